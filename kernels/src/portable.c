@@ -1,0 +1,1 @@
+int subbyte_placeholder(void); int subbyte_placeholder(void) { return 0; }
