@@ -1,0 +1,38 @@
+"""Reads `packed_layer.fbs`, so that the packed layer has one definition: the struct as a numpy dtype, enums as IntEnum."""
+
+import re
+from enum import IntEnum
+from importlib.resources import files
+
+import numpy as np
+
+_SCALARS = {"ubyte": "u1", "ushort": "<u2", "short": "<i2", "uint": "<u4", "int": "<i4", "float": "<f4"}
+
+
+def parse(text: str, struct: str) -> tuple[np.dtype, dict[str, type[IntEnum]]]:
+    """The dtype of `struct` and every enum of a FlatBuffers schema that holds scalars, enums and fixed arrays.
+
+    Raises ValueError where a field would need padding: the schema states every byte.
+    """
+    text = re.sub(r"//.*", "", text)
+    types = dict(_SCALARS)
+    enums = {}
+    for name, base, body in re.findall(r"enum (\w+) : (\w+) \{(.*?)\}", text, re.DOTALL):
+        members = {key: int(value) for key, value in re.findall(r"(\w+) = (\d+)", body)}
+        # The functional form takes a mapping; mypy knows only literals.
+        enums[name] = IntEnum(name, members)  # type: ignore[misc]
+        types[name] = types[base]
+    found = re.search(rf"struct {struct} \{{(.*?)\}}", text, re.DOTALL)
+    if found is None:
+        raise ValueError(f"the schema has no struct {struct}")
+    fields: list[tuple] = []
+    for name, kind in re.findall(r"(\w+) : ([^;]+);", found.group(1)):
+        array = re.fullmatch(r"\[(\w+):(\d+)\]", kind)
+        fields.append((name, types[array[1]], (int(array[2]),)) if array else (name, types[kind]))
+    packed, aligned = np.dtype(fields), np.dtype(fields, align=True)
+    if packed.itemsize != aligned.itemsize:
+        raise ValueError(f"struct {struct} has fields off their natural alignment")
+    return packed, enums
+
+
+HEADER, ENUMS = parse(files(__package__).joinpath("packed_layer.fbs").read_text(encoding="utf-8"), "Header")

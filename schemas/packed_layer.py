@@ -1,0 +1,324 @@
+"""The packed layer in numpy: the twin of the C kernel's reader, and the only writer.
+
+    layer = PackedLayer(codes, multiplier, bias, ...)
+    PackedLayer.unpack(layer.pack()) == layer
+
+`docs/format.md` works one example by hand; `packed_layer.fbs` defines every field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+
+from .definition import ENUMS, HEADER
+
+Op = ENUMS["Op"]
+Decode = ENUMS["Decode"]
+Layout = ENUMS["Layout"]
+ActivationType = ENUMS["ActivationType"]
+Requantization = ENUMS["Requantization"]
+MultiplierType = ENUMS["MultiplierType"]
+BiasType = ENUMS["BiasType"]
+Padding = ENUMS["Padding"]
+
+MAGIC = int.from_bytes(b"SUBB", "little")
+VERSION = 1
+PANEL = 16  # output channels
+BLOCK_BYTES = 64
+PLANE_WIDTHS = (8, 4, 2, 1)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The window of a convolution; a fully connected layer keeps the defaults."""
+
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    padding: int = Padding.VALID
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class PackedLayer:
+    """One layer as it is deployed.
+
+    Attributes:
+        codes: [output_channels, input_features] unsigned integers below 2^weight_bits.
+        weight_bits: 1 to 8.
+        multiplier: [output_channels] float32, input_scale * weight_scale / output_scale.
+        bias: [output_channels] int32, in units of input_scale * weight_scale, with -input_zero_point * sum(weights) in it.
+        code_offset, code_step: linear decode, weight = code_offset + code_step * code.
+        codebook: [2^weight_bits] int8, or None for linear decode.
+        input_scale, output_scale, input_zero_point, output_zero_point: TFLite int8, real = scale * (code - zero_point).
+        clamp: smallest and largest output code.
+    """
+
+    codes: np.ndarray
+    weight_bits: int
+    multiplier: np.ndarray
+    bias: np.ndarray
+    input_scale: float
+    output_scale: float
+    input_zero_point: int = 0
+    output_zero_point: int = 0
+    clamp: tuple[int, int] = (-128, 127)
+    code_offset: int = 0
+    code_step: int = 1
+    codebook: np.ndarray | None = None
+    op: int = Op.FULLY_CONNECTED
+    geometry: Geometry = field(default_factory=Geometry)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """[output_channels, input_features] int32, decoded."""
+        if self.codebook is not None:
+            return self.codebook.astype(np.int32)[self.codes]
+        return self.code_offset + self.code_step * self.codes.astype(np.int32)
+
+    def pack(self) -> bytes:
+        """The layer's bytes; the same layer gives the same bytes. Raises ValueError for a layer the format cannot hold."""
+        self._check()
+        channels, features = self.codes.shape
+        multiplier, multiplier_type = _shortest_multiplier(self.multiplier)
+        bias, bias_type, shift = _shortest_bias(self.bias)
+        header = np.zeros((), HEADER)
+        sections = _Sections(HEADER.itemsize)
+        last_block = 0
+        for slot, (width, plane) in enumerate(
+            zip(PLANE_WIDTHS, pack_planes(self.codes, self.weight_bits), strict=True)
+        ):
+            if plane.size:
+                offset = sections.add(plane.tobytes(), alignment=64)
+                header["plane_offset"][slot] = offset
+                last_block = offset + plane.size - 4 * _last_panel(channels)
+        header["multiplier_offset"] = sections.add(multiplier.tobytes(), alignment=4)
+        header["bias_offset"] = sections.add(bias.tobytes(), alignment=4)
+        if self.codebook is not None:
+            header["codebook_offset"] = sections.add(self.codebook.astype(np.int8).tobytes(), alignment=4)
+        body = sections.finish(at_least=last_block + BLOCK_BYTES)
+
+        geometry = self.geometry
+        values = {
+            "magic": MAGIC,
+            "version": VERSION,
+            "header_bytes": HEADER.itemsize,
+            "total_bytes": HEADER.itemsize + len(body),
+            "op": self.op,
+            "weight_bits": self.weight_bits,
+            "decode": Decode.LINEAR if self.codebook is None else Decode.CODEBOOK,
+            "layout": Layout.PANELS_OF_16_BY_4,
+            "activation_type": ActivationType.INT8,
+            "requantization": Requantization.FLOAT32,
+            "multiplier_type": multiplier_type,
+            "bias_type": bias_type,
+            "bias_shift": shift,
+            "accumulator_bits": 32,
+            "input_features": features,
+            "output_channels": channels,
+            "code_offset": self.code_offset,
+            "code_step": self.code_step,
+            "input_zero_point": self.input_zero_point,
+            "output_zero_point": self.output_zero_point,
+            "clamp_min": self.clamp[0],
+            "clamp_max": self.clamp[1],
+            "input_scale": self.input_scale,
+            "output_scale": self.output_scale,
+            "input_channels": features // (geometry.kernel[0] * geometry.kernel[1]) * geometry.groups,
+            "groups": geometry.groups,
+            "padding": geometry.padding,
+        }
+        for name in ("kernel", "stride", "dilation"):
+            values[f"{name}_height"], values[f"{name}_width"] = getattr(geometry, name)
+        for name, value in values.items():
+            header[name] = value
+        return header.tobytes() + body
+
+    @classmethod
+    def unpack(cls, data: bytes | np.ndarray) -> PackedLayer:
+        """Reads what `pack` wrote. Raises ValueError, with the reason, for anything else."""
+        data = bytes(data)
+        header = read_header(data)
+        channels, features = int(header["output_channels"]), int(header["input_features"])
+        bits = int(header["weight_bits"])
+
+        def section(name: str, dtype: str, count: int) -> np.ndarray:
+            return np.frombuffer(data, dtype, count, int(header[name]))
+
+        if header["multiplier_type"] == MultiplierType.BFLOAT16:
+            multiplier = (section("multiplier_offset", "<u2", channels).astype(np.uint32) << 16).view(np.float32)
+        else:
+            multiplier = section("multiplier_offset", "<f4", channels)
+        bias_dtype = "<i2" if header["bias_type"] == BiasType.INT16 else "<i4"
+        bias = section("bias_offset", bias_dtype, channels).astype(np.int32) << int(header["bias_shift"])
+        planes = [
+            np.frombuffer(data, np.uint8, plane_bytes(width, channels, features), int(offset)) if bits & width else None
+            for width, offset in zip(PLANE_WIDTHS, header["plane_offset"], strict=True)
+        ]
+        codebook = section("codebook_offset", "i1", 1 << bits) if header["decode"] == Decode.CODEBOOK else None
+        return cls(
+            codes=unpack_planes(planes, channels, features),
+            weight_bits=bits,
+            multiplier=multiplier,
+            bias=bias,
+            codebook=codebook,
+            clamp=(int(header["clamp_min"]), int(header["clamp_max"])),
+            op=Op(header["op"]),
+            geometry=Geometry(
+                *(
+                    (int(header[f"{name}_height"]), int(header[f"{name}_width"]))
+                    for name in ("kernel", "stride", "dilation")
+                ),
+                padding=Padding(header["padding"]),
+                groups=int(header["groups"]),
+            ),
+            **{name: header[name].item() for name in _PLAIN_FIELDS},
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PackedLayer):
+            return NotImplemented
+        return all(np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+
+    def _check(self) -> None:
+        if self.codes.ndim != 2 or 0 in self.codes.shape:
+            raise ValueError(f"codes must be [output_channels, input_features], not {self.codes.shape}")
+        if not 1 <= self.weight_bits <= 8:
+            raise ValueError(f"weight_bits must be 1 to 8, not {self.weight_bits}")
+        if self.codes.min() < 0 or self.codes.max() >= 1 << self.weight_bits:
+            raise ValueError(f"codes run from {self.codes.min()} to {self.codes.max()}: not {self.weight_bits} bits")
+        channels, features = self.codes.shape
+        for name in ("multiplier", "bias"):
+            if getattr(self, name).shape != (channels,):
+                raise ValueError(f"{name} must have one value for each of {channels} channels")
+        if not np.all(np.isfinite(self.multiplier)):
+            raise ValueError("a multiplier is not finite")
+        if self.codebook is not None and self.codebook.shape != (1 << self.weight_bits,):
+            raise ValueError(f"a codebook of {self.weight_bits} bits has {1 << self.weight_bits} values")
+        last = self.code_offset + self.code_step * ((1 << self.weight_bits) - 1)
+        if self.codebook is None and not (self.code_offset >= -128 and self.code_step >= 1 and last <= 127):
+            raise ValueError(f"weights from {self.code_offset} to {last} in steps of {self.code_step}: not 8 bits")
+        if features > MAX_FEATURES:
+            raise ValueError(f"{features} inputs a channel: the 32-bit sum is safe up to {MAX_FEATURES}")
+
+
+# |code| <= 255, |x| <= 128: K * 255 * 128 < 2^31.
+MAX_FEATURES = (2**31 - 1) // (255 * 128)
+
+_PLAIN_FIELDS = (
+    "input_scale",
+    "output_scale",
+    "input_zero_point",
+    "output_zero_point",
+    "code_offset",
+    "code_step",
+)
+
+
+def read_header(data: bytes) -> np.void:
+    """The header of packed bytes, checked against their length. Raises ValueError with the reason."""
+    if len(data) < HEADER.itemsize:
+        raise ValueError(f"{len(data)} bytes are too few for a packed layer's header")
+    header = np.frombuffer(data, HEADER, 1)[0]
+    if header["magic"] != MAGIC:
+        raise ValueError("not a packed layer: wrong magic")
+    if header["version"] != VERSION or header["header_bytes"] != HEADER.itemsize:
+        raise ValueError(f"packed layer of version {header['version']}; this subbyte reads version {VERSION}")
+    if header["total_bytes"] != len(data):
+        raise ValueError(f"packed layer of {header['total_bytes']} bytes in {len(data)} bytes")
+    for name, enum in (("op", Op), ("decode", Decode), ("layout", Layout), ("multiplier_type", MultiplierType)):
+        if header[name] not in list(enum):
+            raise ValueError(f"packed layer with unknown {name} {header[name]}")
+    return header
+
+
+def plane_bytes(width: int, channels: int, features: int) -> int:
+    """Size of the plane of `width` bits."""
+    return -(-features * width // 32) * 4 * channels
+
+
+def pack_planes(codes: np.ndarray, bits: int) -> list[np.ndarray]:
+    """Codes [channels, features] as uint8 planes of 8, 4, 2 and 1 bits; a plane that `bits` has no digit for is empty."""
+    planes, shift = [], 0
+    for width in PLANE_WIDTHS:
+        if not bits & width:
+            planes.append(np.zeros(0, np.uint8))
+            continue
+        planes.append(_pack_plane((codes >> shift) & ((1 << width) - 1), width))
+        shift += width
+    return planes
+
+
+def unpack_planes(planes: list[np.ndarray | None], channels: int, features: int) -> np.ndarray:
+    """The inverse of `pack_planes`: uint8 codes [channels, features]."""
+    codes, shift = np.zeros((channels, features), np.uint8), 0
+    for width, plane in zip(PLANE_WIDTHS, planes, strict=True):
+        if plane is not None and plane.size:
+            codes |= _unpack_plane(plane, width, channels, features) << shift
+            shift += width
+    return codes
+
+
+def _pack_plane(digits: np.ndarray, width: int) -> np.ndarray:
+    channels, features = digits.shape
+    fields = 8 // width
+    blocks = -(-features // (4 * fields))
+    padded = np.zeros((channels, blocks, fields, 4), np.uint8)
+    padded.reshape(channels, -1)[:, :features] = digits
+    shifts = (width * np.arange(fields, dtype=np.uint8))[:, None]
+    rows = np.bitwise_or.reduce(padded << shifts, axis=2)  # [channels, blocks, 4]
+    panels = [rows[c : c + PANEL].transpose(1, 0, 2).ravel() for c in range(0, channels, PANEL)]
+    return np.concatenate(panels)
+
+
+def _unpack_plane(plane: np.ndarray, width: int, channels: int, features: int) -> np.ndarray:
+    fields = 8 // width
+    blocks = -(-features // (4 * fields))
+    rows = np.empty((channels, blocks, 4), np.uint8)
+    for first in range(0, channels, PANEL):
+        panel = plane[first * blocks * 4 : (first + PANEL) * blocks * 4]
+        rows[first : first + PANEL] = panel.reshape(blocks, -1, 4).transpose(1, 0, 2)
+    shifts = (width * np.arange(fields, dtype=np.uint8))[:, None]
+    digits = (rows[:, :, None, :] >> shifts) & ((1 << width) - 1)  # [channels, blocks, fields, 4]
+    return digits.reshape(channels, -1)[:, :features]
+
+
+def _last_panel(channels: int) -> int:
+    return (channels - 1) % PANEL + 1
+
+
+def _shortest_multiplier(multiplier: np.ndarray) -> tuple[np.ndarray, int]:
+    bits = multiplier.astype("<f4").view("<u4")
+    if np.all(bits & 0xFFFF == 0):
+        return (bits >> 16).astype("<u2"), MultiplierType.BFLOAT16
+    return multiplier.astype("<f4"), MultiplierType.FLOAT32
+
+
+def _shortest_bias(bias: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """16 bits and a common shift where that loses nothing, else 32 bits."""
+    common = int(np.bitwise_or.reduce(bias.astype(np.int32)))
+    shift = min((common & -common).bit_length() - 1, 15) if common else 0
+    short = bias.astype(np.int32) >> shift
+    if short.min() >= -(2**15) and short.max() < 2**15:
+        return short.astype("<i2"), BiasType.INT16, shift
+    return bias.astype("<i4"), BiasType.INT32, 0
+
+
+class _Sections:
+    """Sections laid one after the other behind a header of `start` bytes."""
+
+    def __init__(self, start: int) -> None:
+        self._start, self._data = start, bytearray()
+
+    def add(self, section: bytes, alignment: int) -> int:
+        self._data += bytes(-(self._start + len(self._data)) % alignment)
+        offset = self._start + len(self._data)
+        self._data += section
+        return offset
+
+    def finish(self, at_least: int) -> bytes:
+        self._data += bytes(max(0, at_least - self._start - len(self._data)))
+        self._data += bytes(-(self._start + len(self._data)) % 4)
+        return bytes(self._data)
