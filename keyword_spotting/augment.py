@@ -1,0 +1,101 @@
+"""Training windows: each keyword many times, each time a little elsewhere, louder or softer, and in other noise.
+
+Energies of independent sounds add, so gain, filtering and noise are made on mel energies, before the logarithm:
+hundred thousand noisy windows take seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .alignment import cut_windows
+from .data import CONTEXT, MARGIN, Split
+from .features import FRAMES, INPUTS, KEPT_FRAMES, MEL_BINS, log_mel
+
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far training windows leave the recordings. Levels in dB are uniform within their range.
+
+    Attributes:
+        shift: frames of 10 ms that a keyword may be off the centre, either way.
+        gain: dB, either way.
+        noisy: share of windows that get background.
+        snr: dB of keyword over background, lowest and highest.
+        chatter: share of the background that is running speech; the rest is noise.
+        background: windows without keyword, as a share of all.
+        masked: share of windows that lose up to 4 neighbouring mel bands and, drawn apart, up to 5 neighbouring frames.
+    """
+
+    shift: int = 10
+    gain: float = 10.0
+    noisy: float = 0.6
+    snr: tuple[float, float] = (0.0, 30.0)
+    chatter: float = 0.3
+    background: float = 0.35
+    masked: float = 0.5
+
+
+def training_windows(
+    split: Split, windows: int, classes: int, settings: Augmentation, seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Raw features [windows, INPUTS] and class indices [windows]; the last class is "other"."""
+    rng = np.random.default_rng(seed)
+    inputs, labels = np.empty((windows, INPUTS), np.float32), np.empty(windows, np.int64)
+    for first in range(0, windows, 4096):  # bounds the memory
+        part = slice(first, min(first + 4096, windows))
+        energies, labels[part] = _draw(split, part.stop - first, classes - 1, settings, rng)
+        energies = _add_background(energies, split, settings, rng)
+        level = rng.uniform(-settings.gain, settings.gain, (len(energies), 1, 1))
+        inputs[part] = log_mel(energies * 10.0 ** (level / 10.0)).reshape(-1, INPUTS)
+    return inputs, labels
+
+
+def mask(inputs: Floats, share: float, seed: int) -> NDArray[np.float32]:
+    """Normalised `inputs` [windows, INPUTS] with bands and frames set to their mean, 0 (SpecAugment, 1904.08779)."""
+    rng = np.random.default_rng(seed)
+    kept = [_kept(len(inputs), size, widest, share, rng) for size, widest in ((KEPT_FRAMES, 5), (MEL_BINS, 4))]
+    both = kept[0][:, :, np.newaxis] & kept[1][:, np.newaxis, :]
+    return (inputs.reshape(both.shape) * both).reshape(inputs.shape).astype(np.float32, copy=False)
+
+
+def _kept(rows: int, size: int, widest: int, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """[rows, size], False in one stretch of 1 to `widest` in a `share` of the rows."""
+    first = rng.integers(0, size, (rows, 1))
+    width = rng.integers(1, widest + 1, (rows, 1)) * (rng.random((rows, 1)) < share)
+    index = np.arange(size)
+    return (index < first) | (index >= first + width)
+
+
+def _random_windows(stream: Floats, count: int, rng: np.random.Generator) -> Floats:
+    return cut_windows(stream, rng.integers(0, len(stream) - FRAMES + 1, count))
+
+
+def _draw(
+    split: Split, count: int, other: int, settings: Augmentation, rng: np.random.Generator
+) -> tuple[Floats, NDArray[np.int64]]:
+    """Energies [count, KEPT_FRAMES, MEL_BINS] and labels: keywords near the centre, then speech, then noise."""
+    rest = round(count * settings.background)
+    noise = rest // 5
+    clip = rng.integers(0, len(split.labels), count - rest)
+    start = MARGIN + rng.integers(-settings.shift, settings.shift + 1, count - rest)
+    keywords = cut_windows(split.keywords.reshape(-1, MEL_BINS), clip * CONTEXT + start)
+    speech, sounds = _random_windows(split.speech, rest - noise, rng), _random_windows(split.noise, noise, rng)
+    return np.concatenate([keywords, speech, sounds]), np.append(split.labels[clip], np.full(rest, other))
+
+
+def _add_background(energies: Floats, split: Split, settings: Augmentation, rng: np.random.Generator) -> Floats:
+    """`energies` [windows, KEPT_FRAMES, MEL_BINS] with running speech or noise behind some of them."""
+    count = len(energies)
+    speech = rng.random((count, 1, 1)) < settings.chatter
+    sound = np.where(speech, _random_windows(split.speech, count, rng), _random_windows(split.noise, count, rng))
+    ratio = energies.mean(axis=(1, 2), keepdims=True) / (sound.mean(axis=(1, 2), keepdims=True) + 1e-9)
+    snr = rng.uniform(*settings.snr, (count, 1, 1)) + np.where(speech, 5.0, 0.0)  # chatter confuses more
+    noisy = rng.random((count, 1, 1)) < settings.noisy
+    return energies + sound * ratio * 10.0 ** (-snr / 10.0) * noisy
