@@ -1,1 +1,14 @@
-"""kernels"""
+"""Run packed models in the stock TFLite interpreter.
+
+    from subbyte import kernels
+
+    interpreter = kernels.Interpreter("model.tflite")
+
+Needs numpy and one of ai-edge-litert, tflite-runtime or tensorflow; imports none of the three before an Interpreter is made.
+"""
+
+from .interpreter import Interpreter
+from .library import delegate_path
+from .native import isas
+
+__all__ = ["Interpreter", "delegate_path", "isas"]

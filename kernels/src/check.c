@@ -1,0 +1,203 @@
+// Is this a packed layer that the kernels may trust? The only place that doubts the bytes.
+#include "layout.h"
+
+enum { MAX_BIAS_SHIFT = 15 };
+
+typedef struct span {
+  uint64_t offset, bytes, alignment;
+} span;
+
+static int is_between(int32_t value, int32_t low, int32_t high) {
+  return low <= value && value <= high;
+}
+
+static int is_finite(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return (bits & 0x7f800000u) != 0x7f800000u;
+}
+
+static int has_known_values(const subbyte_header *h) {
+  return is_between(h->op, SUBBYTE_FULLY_CONNECTED, SUBBYTE_DEPTHWISE_CONV_2D) &&
+         is_between(h->decode, SUBBYTE_LINEAR, SUBBYTE_CODEBOOK) && h->layout == SUBBYTE_PANELS_OF_16_BY_4 &&
+         is_between(h->activation_type, SUBBYTE_ACTIVATION_INT8, SUBBYTE_ACTIVATION_INT16) &&
+         is_between(h->requantization, SUBBYTE_REQUANTIZE_FLOAT32, SUBBYTE_REQUANTIZE_FIXED_POINT) &&
+         is_between(h->multiplier_type, SUBBYTE_MULTIPLIER_FLOAT32, SUBBYTE_MULTIPLIER_BFLOAT16) &&
+         is_between(h->bias_type, SUBBYTE_BIAS_INT32, SUBBYTE_BIAS_INT16) &&
+         is_between(h->padding, SUBBYTE_PADDING_VALID, SUBBYTE_PADDING_SAME) &&
+         (h->accumulator_bits == 32 || h->accumulator_bits == 16) &&
+         (h->reserved[0] | h->reserved[1] | h->reserved[2]) == 0;
+}
+
+// What the format foresees and this library does not compute yet.
+static int is_supported(const subbyte_header *h) {
+  return h->op == SUBBYTE_FULLY_CONNECTED && h->activation_type == SUBBYTE_ACTIVATION_INT8 &&
+         h->requantization == SUBBYTE_REQUANTIZE_FLOAT32 && h->accumulator_bits == 32 && h->scale_block == 0;
+}
+
+static int has_good_shape(const subbyte_header *h) {
+  return is_between(h->input_features, 1, SUBBYTE_MAX_FEATURES) && h->output_channels >= 1;
+}
+
+static int is_fully_connected(const subbyte_header *h) {
+  return h->input_channels == h->input_features && h->groups == 1 && h->kernel_height == 1 && h->kernel_width == 1 &&
+         h->stride_height == 1 && h->stride_width == 1 && h->dilation_height == 1 && h->dilation_width == 1 &&
+         h->padding == SUBBYTE_PADDING_VALID;
+}
+
+static int has_good_activations(const subbyte_header *h) {
+  return is_between(h->input_zero_point, INT8_MIN, INT8_MAX) && is_between(h->output_zero_point, INT8_MIN, INT8_MAX) &&
+         is_between(h->clamp_min, INT8_MIN, h->clamp_max) && h->clamp_max <= INT8_MAX && h->input_scale > 0 &&
+         is_finite(h->input_scale) && h->output_scale > 0 && is_finite(h->output_scale);
+}
+
+static int has_good_decode(const subbyte_header *h) {
+  if (h->decode == SUBBYTE_CODEBOOK) {
+    return h->codebook_offset != 0;
+  }
+  int32_t last = h->code_offset + h->code_step * ((1 << h->weight_bits) - 1);
+  return h->codebook_offset == 0 && h->code_step >= 1 && h->code_offset >= INT8_MIN && last <= INT8_MAX;
+}
+
+static int is_inside(const subbyte_header *h, span section) {
+  return section.offset >= sizeof *h && section.offset % section.alignment == 0 &&
+         section.offset + section.bytes <= h->total_bytes;
+}
+
+static int has_good_plane(const subbyte_header *h, int32_t plane) {
+  int32_t width = subbyte_plane_width(plane);
+  uint64_t offset = h->plane_offset[plane];
+  if (!(h->weight_bits & width)) {
+    return offset == 0;
+  }
+  uint64_t channel_bytes = 4 * (uint64_t)subbyte_blocks(h->input_features, width);
+  uint64_t bytes = channel_bytes * (uint64_t)h->output_channels;
+  // The last block starts 4 bytes a channel of the last panel before the end, and 64 bytes may be read from there.
+  uint64_t last_panel = ((uint64_t)h->output_channels - 1) % SUBBYTE_PANEL + 1;
+  return is_inside(h, (span){offset, bytes - 4 * last_panel + SUBBYTE_BLOCK_BYTES, SUBBYTE_BLOCK_BYTES});
+}
+
+static int has_good_sections(const subbyte_header *h) {
+  for (int32_t plane = 0; plane < SUBBYTE_PLANES; ++plane) {
+    if (!has_good_plane(h, plane)) {
+      return 0;
+    }
+  }
+  uint64_t channels = (uint64_t)h->output_channels;
+  if (h->decode == SUBBYTE_CODEBOOK && !is_inside(h, (span){h->codebook_offset, 1u << h->weight_bits, 4})) {
+    return 0;
+  }
+  return is_inside(h, (span){h->multiplier_offset, subbyte_multiplier_bytes(h) * channels, 4}) &&
+         is_inside(h, (span){h->bias_offset, subbyte_bias_bytes(h) * channels, 4});
+}
+
+// Largest magnitude of a weight.
+static int32_t largest_weight(const uint8_t *layer, const subbyte_header *h) {
+  if (h->decode == SUBBYTE_LINEAR) {
+    int32_t last = h->code_offset + h->code_step * ((1 << h->weight_bits) - 1);
+    return -h->code_offset > last ? -h->code_offset : last;
+  }
+  int32_t largest = 0;
+  for (int32_t code = 0; code < 1 << h->weight_bits; ++code) {
+    int8_t weight;
+    memcpy(&weight, layer + h->codebook_offset + code, 1);
+    int32_t magnitude = weight < 0 ? -weight : weight;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  return largest;
+}
+
+// The sum and its bias must fit in 32 bits for every input.
+static int has_good_biases(const uint8_t *layer, const subbyte_header *h) {
+  int64_t room = INT32_MAX - (int64_t)h->input_features * largest_weight(layer, h) * 128;
+  for (int32_t channel = 0; channel < h->output_channels; ++channel) {
+    int64_t bias = subbyte_load_bias(layer, h, channel);
+    if (bias > room || bias < -room) {
+      return 0;
+    }
+  }
+  return 1;
+}
+
+static int has_good_multipliers(const uint8_t *layer, const subbyte_header *h) {
+  for (int32_t channel = 0; channel < h->output_channels; ++channel) {
+    if (!is_finite(subbyte_load_multiplier(layer, h, channel))) {
+      return 0;
+    }
+  }
+  return 1;
+}
+
+static subbyte_status check_header(const subbyte_header *h, size_t bytes) {
+  if (h->magic != SUBBYTE_MAGIC) {
+    return SUBBYTE_WRONG_MAGIC;
+  }
+  if (h->version != SUBBYTE_VERSION || h->header_bytes != sizeof *h) {
+    return SUBBYTE_WRONG_VERSION;
+  }
+  if (h->total_bytes != bytes) {
+    return SUBBYTE_WRONG_SIZE;
+  }
+  if (!has_known_values(h)) {
+    return SUBBYTE_UNKNOWN_VALUE;
+  }
+  if (!is_supported(h)) {
+    return SUBBYTE_UNSUPPORTED;
+  }
+  if (!is_between(h->weight_bits, 1, 8)) {
+    return SUBBYTE_BAD_BITS;
+  }
+  if (!has_good_shape(h)) {
+    return SUBBYTE_BAD_SHAPE;
+  }
+  if (!is_fully_connected(h)) {
+    return SUBBYTE_BAD_GEOMETRY;
+  }
+  if (!has_good_activations(h)) {
+    return SUBBYTE_BAD_ACTIVATION;
+  }
+  if (!has_good_decode(h)) {
+    return SUBBYTE_BAD_DECODE;
+  }
+  return has_good_sections(h) ? SUBBYTE_OK : SUBBYTE_BAD_SECTION;
+}
+
+subbyte_status subbyte_check(const void *layer, size_t bytes) {
+  if (bytes < sizeof(subbyte_header)) {
+    return SUBBYTE_TOO_SHORT;
+  }
+  subbyte_header header = subbyte_load_header(layer);
+  subbyte_status status = check_header(&header, bytes);
+  if (status != SUBBYTE_OK) {
+    return status;
+  }
+  if (!has_good_multipliers(layer, &header)) {
+    return SUBBYTE_BAD_MULTIPLIER;
+  }
+  if (header.bias_shift > MAX_BIAS_SHIFT || !has_good_biases(layer, &header)) {
+    return SUBBYTE_BAD_BIAS;
+  }
+  return SUBBYTE_OK;
+}
+
+const char *subbyte_message(subbyte_status status) {
+  static const char *const messages[SUBBYTE_STATUS_COUNT] = {
+      [SUBBYTE_OK] = "a packed layer",
+      [SUBBYTE_TOO_SHORT] = "too few bytes for a packed layer's header",
+      [SUBBYTE_WRONG_MAGIC] = "not a packed layer: it does not start with \"SUBB\"",
+      [SUBBYTE_WRONG_VERSION] = "a packed layer of another version than 1: convert the model again or update subbyte",
+      [SUBBYTE_WRONG_SIZE] = "the packed layer's size is not the tensor's: the file was cut or changed",
+      [SUBBYTE_UNKNOWN_VALUE] = "a field holds a value that version 1 does not know: update subbyte",
+      [SUBBYTE_UNSUPPORTED] = "a packed layer of a kind that this kernel does not compute: update subbyte",
+      [SUBBYTE_BAD_BITS] = "weight_bits must be 1 to 8",
+      [SUBBYTE_BAD_SHAPE] = "input_features must be 1 to 65793 and output_channels at least 1",
+      [SUBBYTE_BAD_GEOMETRY] = "a fully connected layer with the geometry of a convolution",
+      [SUBBYTE_BAD_ACTIVATION] = "zero points and clamp must be int8 with clamp_min <= clamp_max, scales positive",
+      [SUBBYTE_BAD_DECODE] = "weights must be -128 to 127, by code_offset and a positive code_step or by a codebook",
+      [SUBBYTE_BAD_SECTION] = "a section lies outside the tensor, is misaligned, missing, or there without need",
+      [SUBBYTE_BAD_MULTIPLIER] = "a multiplier is not finite",
+      [SUBBYTE_BAD_BIAS] = "a bias is so large that a sum may leave 32 bits, or bias_shift is above 15",
+  };
+  int known = status >= SUBBYTE_OK && status < SUBBYTE_STATUS_COUNT;
+  return known ? messages[status] : "unknown status";
+}

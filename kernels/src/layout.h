@@ -1,0 +1,74 @@
+// Where things lie in a packed layer: shared by the check and the kernels, so that both count the same bytes.
+#ifndef SUBBYTE_LAYOUT_H
+#define SUBBYTE_LAYOUT_H
+
+#include <string.h>
+
+#include "../include/subbyte.h"
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "the packed layer is little-endian and so must the processor be"
+#endif
+
+enum {
+  SUBBYTE_PANEL = 16,       // output channels side by side in a plane
+  SUBBYTE_BLOCK_BYTES = 64, // of a panel of 16 channels: 4 bytes a channel
+  SUBBYTE_STRIDE = 32,      // inputs: a whole number of blocks in every plane
+  SUBBYTE_PLANES = 4        // of 8, 4, 2 and 1 bits
+};
+
+static inline int32_t subbyte_plane_width(int32_t plane) {
+  return 8 >> plane;
+}
+
+// A packed layer may lie at any address, so everything is read through memcpy.
+static inline subbyte_header subbyte_load_header(const void *layer) {
+  subbyte_header header;
+  memcpy(&header, layer, sizeof header);
+  return header;
+}
+
+// Blocks that hold `features` inputs in a plane of `width` bits.
+static inline uint32_t subbyte_blocks(int32_t features, int32_t width) {
+  return ((uint32_t)features * (uint32_t)width + 31) / 32;
+}
+
+static inline size_t subbyte_multiplier_bytes(const subbyte_header *header) {
+  return header->multiplier_type == SUBBYTE_MULTIPLIER_BFLOAT16 ? 2 : 4;
+}
+
+static inline size_t subbyte_bias_bytes(const subbyte_header *header) {
+  return header->bias_type == SUBBYTE_BIAS_INT16 ? 2 : 4;
+}
+
+// The multiplier of one output channel.
+static inline float subbyte_load_multiplier(const uint8_t *layer, const subbyte_header *header, int32_t channel) {
+  const uint8_t *at = layer + header->multiplier_offset + subbyte_multiplier_bytes(header) * (size_t)channel;
+  uint32_t bits = 0;
+  if (header->multiplier_type == SUBBYTE_MULTIPLIER_BFLOAT16) {
+    uint16_t upper;
+    memcpy(&upper, at, sizeof upper);
+    bits = (uint32_t)upper << 16;
+  } else {
+    memcpy(&bits, at, sizeof bits);
+  }
+  float multiplier;
+  memcpy(&multiplier, &bits, sizeof multiplier);
+  return multiplier;
+}
+
+// The bias of one output channel: 64 bits hold every stored value with every shift.
+static inline int64_t subbyte_load_bias(const uint8_t *layer, const subbyte_header *header, int32_t channel) {
+  const uint8_t *at = layer + header->bias_offset + subbyte_bias_bytes(header) * (size_t)channel;
+  int32_t stored;
+  if (header->bias_type == SUBBYTE_BIAS_INT16) {
+    int16_t narrow;
+    memcpy(&narrow, at, sizeof narrow);
+    stored = narrow;
+  } else {
+    memcpy(&stored, at, sizeof stored);
+  }
+  return (int64_t)stored * ((int64_t)1 << header->bias_shift);
+}
+
+#endif

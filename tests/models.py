@@ -1,0 +1,111 @@
+"""Builds .tflite models by hand, with the flatbuffer object API, for the tests of the plug-in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from subbyte.schemas import PackedLayer
+
+OP_NAME = "SubbyteFullyConnected"
+_TYPES = {"int8": schema.TensorType.INT8, "uint8": schema.TensorType.UINT8, "float32": schema.TensorType.FLOAT32}
+
+
+@dataclass
+class Model:
+    """A graph that grows tensor by tensor. Tensors are named by their index."""
+
+    tensors: list = field(default_factory=list)
+    buffers: list = field(default_factory=lambda: [schema.BufferT()])
+    operators: list = field(default_factory=list)
+    codes: list = field(default_factory=list)
+
+    def tensor(self, shape, dtype="int8", scale=None, zero_point=0, data=None, name=None) -> int:
+        tensor = schema.TensorT()
+        tensor.name = name or f"tensor_{len(self.tensors)}"
+        tensor.shape = list(shape)
+        tensor.shapeSignature = [-1, *shape[1:]] if data is None and shape else None
+        tensor.type = _TYPES[dtype]
+        if scale is not None:
+            tensor.quantization = schema.QuantizationParametersT()
+            tensor.quantization.scale, tensor.quantization.zeroPoint = [scale], [zero_point]
+        if data is not None:
+            tensor.buffer = len(self.buffers)
+            buffer = schema.BufferT()
+            buffer.data = np.frombuffer(bytes(data), np.uint8)
+            self.buffers.append(buffer)
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+    def op(self, code, inputs, outputs, options=None, options_type=0, custom=None) -> None:
+        operator_code = schema.OperatorCodeT()
+        operator_code.builtinCode, operator_code.version = code, 1
+        operator_code.deprecatedBuiltinCode = min(code, 127)
+        operator_code.customCode = custom
+        operator = schema.OperatorT()
+        operator.opcodeIndex = len(self.codes)
+        operator.inputs, operator.outputs = list(inputs), list(outputs)
+        operator.builtinOptions, operator.builtinOptionsType = options, options_type
+        self.codes.append(operator_code)
+        self.operators.append(operator)
+
+    def custom(self, inputs, outputs, name=OP_NAME) -> None:
+        self.op(schema.BuiltinOperator.CUSTOM, inputs, outputs, custom=name)
+
+    def add(self, left: int, right: int, scale: float, zero_point: int) -> int:
+        """A stock int8 ADD."""
+        output = self.tensor(self.tensors[left].shape, scale=scale, zero_point=zero_point)
+        self.op(
+            schema.BuiltinOperator.ADD, [left, right], [output], schema.AddOptionsT(), schema.BuiltinOptions.AddOptions
+        )
+        return output
+
+    def layer(self, x: int, layer: PackedLayer, packed: bytes | None = None, name: str | None = None) -> int:
+        """One packed layer behind tensor `x`; `packed` takes the place of its bytes."""
+        packed = layer.pack() if packed is None else packed
+        constant = self.tensor([len(packed)], "uint8", data=packed)
+        shape = [*self.tensors[x].shape[:-1], layer.codes.shape[0]]
+        output = self.tensor(shape, scale=layer.output_scale, zero_point=layer.output_zero_point, name=name)
+        self.custom([x, constant], [output])
+        return output
+
+    def input_for(self, layer: PackedLayer, leading=(1,)) -> int:
+        shape = [*leading, layer.codes.shape[1]]
+        return self.tensor(shape, scale=layer.input_scale, zero_point=layer.input_zero_point)
+
+    def finish(self, inputs, outputs) -> bytes:
+        graph = schema.SubGraphT()
+        graph.tensors, graph.operators = self.tensors, self.operators
+        graph.inputs, graph.outputs = list(inputs), list(outputs)
+        model = schema.ModelT()
+        model.version, model.subgraphs, model.buffers = 3, [graph], self.buffers
+        model.operatorCodes = self.codes
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+
+def random_layer(rng: np.random.Generator, features: int, channels: int, bits: int = 4, **fields) -> PackedLayer:
+    """A layer whose outputs spread over the whole int8 range where its inputs do."""
+    spread = 74 * np.sqrt(features) * (2 ** (bits - 1) if fields.get("codebook") is None else 64)
+    defaults = {
+        "multiplier": (rng.uniform(60, 180, channels) / spread).astype(np.float32),
+        "bias": rng.integers(-1000, 1000, channels).astype(np.int32),
+        "input_scale": 0.5,
+        "output_scale": 0.5,
+        "code_offset": -(2 ** (bits - 1)),
+    }
+    codes = rng.integers(0, 1 << bits, (channels, features))
+    return PackedLayer(codes=codes, weight_bits=bits, **{**defaults, **fields})
+
+
+def chain(layers: list[PackedLayer], leading=(1,)) -> bytes:
+    """A model of packed layers, each behind the other."""
+    model = Model()
+    first = x = model.input_for(layers[0], leading)
+    for layer in layers:
+        x = model.layer(x, layer)
+    return model.finish([first], [x])
