@@ -1,1 +1,27 @@
-"""keras_layers"""
+"""Keras layers with 1 to 8-bit weights, trained in two stages; they run under Keras 3 and under tf-keras.
+
+    from subbyte import keras_layers as ql
+
+Importing this package registers its classes, so that `tf.keras.models.load_model` needs no `custom_objects`.
+"""
+
+from . import quantizers
+from .activations import ClippedReLU, QuantActivation, QuantInput
+from .dense import QuantDense
+from .normalization import QuantBatchNormalization
+from .regularizers import TargetDistribution
+from .stages import PARTS, TwoStage, set_stage, stage_of
+
+__all__ = [
+    "PARTS",
+    "ClippedReLU",
+    "QuantActivation",
+    "QuantBatchNormalization",
+    "QuantDense",
+    "QuantInput",
+    "TargetDistribution",
+    "TwoStage",
+    "quantizers",
+    "set_stage",
+    "stage_of",
+]

@@ -1,4 +1,4 @@
-"""Reads `packed_layer.fbs`, so that the packed layer has one definition: the struct as a numpy dtype, enums as IntEnum."""
+"""Reads `packed_layer.fbs`, the one definition of the packed layer: the struct as a dtype, the enums as IntEnum."""
 
 import re
 from enum import IntEnum

@@ -49,7 +49,7 @@ class PackedLayer:
         codes: [output_channels, input_features] unsigned integers below 2^weight_bits.
         weight_bits: 1 to 8.
         multiplier: [output_channels] float32, input_scale * weight_scale / output_scale.
-        bias: [output_channels] int32, in units of input_scale * weight_scale, with -input_zero_point * sum(weights) in it.
+        bias: [output_channels] int32, in units of input_scale * weight_scale, less input_zero_point * sum(weights).
         code_offset, code_step: linear decode, weight = code_offset + code_step * code.
         codebook: [2^weight_bits] int8, or None for linear decode.
         input_scale, output_scale, input_zero_point, output_zero_point: TFLite int8, real = scale * (code - zero_point).
@@ -79,7 +79,7 @@ class PackedLayer:
         return self.code_offset + self.code_step * self.codes.astype(np.int32)
 
     def pack(self) -> bytes:
-        """The layer's bytes; the same layer gives the same bytes. Raises ValueError for a layer the format cannot hold."""
+        """The layer's bytes, the same for the same layer. Raises ValueError for a layer the format cannot hold."""
         self._check()
         channels, features = self.codes.shape
         multiplier, multiplier_type = _shortest_multiplier(self.multiplier)
@@ -87,9 +87,7 @@ class PackedLayer:
         header = np.zeros((), HEADER)
         sections = _Sections(HEADER.itemsize)
         last_block = 0
-        for slot, (width, plane) in enumerate(
-            zip(PLANE_WIDTHS, pack_planes(self.codes, self.weight_bits), strict=True)
-        ):
+        for slot, plane in enumerate(pack_planes(self.codes, self.weight_bits)):
             if plane.size:
                 offset = sections.add(plane.tobytes(), alignment=64)
                 header["plane_offset"][slot] = offset
@@ -240,7 +238,7 @@ def plane_bytes(width: int, channels: int, features: int) -> int:
 
 
 def pack_planes(codes: np.ndarray, bits: int) -> list[np.ndarray]:
-    """Codes [channels, features] as uint8 planes of 8, 4, 2 and 1 bits; a plane that `bits` has no digit for is empty."""
+    """Codes [channels, features] as uint8 planes of 8, 4, 2 and 1 bits; empty where `bits` has no such digit."""
     planes, shift = [], 0
     for width in PLANE_WIDTHS:
         if not bits & width:

@@ -1,0 +1,172 @@
+"""Activation quantizers: TFLite int8, real = scale * (code - zero point), on a range known before deployment."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tensorflow as tf
+
+from . import markers, numerics, stages
+
+
+class ActivationQuantizer(tf.keras.layers.Layer):
+    """Base of the activation quantizers: a bounded range and, in stage 2, even steps in it.
+
+    arXiv 2207.06920, section 4.3: the bound is the range rule. It holds in both stages, so that stage 2 finds the range
+    it needs. Where the scale is a power of two (the default), Keras computes what the deployed model computes, bit for
+    bit.
+
+    Args:
+        max_value: end of the range. Signed codes reach from -max_value to just below max_value, unsigned ones from 0.
+        bits: 2 to 8; fewer than 8 leave int8 codes unused.
+        power_of_two: round the scale up to a power of two.
+        momentum: None keeps `max_value`. A number such as 0.99 lets the range follow the moving average of the training
+            batches' largest |x|, from `max_value` on; it stands still in inference.
+
+    Shapes: any; the output has the input's.
+    """
+
+    def __init__(
+        self,
+        max_value: float,
+        bits: int = 8,
+        power_of_two: bool = True,
+        momentum: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if isinstance(max_value, bool) or not (isinstance(max_value, int | float) and 0 < max_value < math.inf):
+            raise ValueError(f"{self.name}: max_value must be a positive number, not {max_value!r}")
+        if bits not in range(2, 9):
+            raise ValueError(f"{self.name}: bits must be 2 to 8, not {bits!r}")
+        if momentum is not None and not 0 <= momentum < 1:
+            raise ValueError(f"{self.name}: momentum must be None or a number from 0 to below 1, not {momentum!r}")
+        self.max_value, self.bits, self.power_of_two = float(max_value), int(bits), bool(power_of_two)
+        self.momentum = momentum
+        self.signed = True
+        self.supports_masking = True
+
+    def build(self, input_shape: Any) -> None:
+        self.stage_flag = stages.add_stage_flag(self, "activations")
+        if self.momentum is not None:
+            start = tf.keras.initializers.Constant(self.max_value)
+            self.moving_maximum = self.add_weight(name="moving_maximum", shape=(), initializer=start, trainable=False)
+        self._marker = markers.mark(markers.ROUNDING, _to_grid)
+        self.built = True
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        scale = self._scale(inputs, bool(training))
+        low, high = self._bounds(scale)
+        in_stage_two = stages.is_on(self.stage_flag)
+        if training:
+            bounded = tf.clip_by_value(inputs, low, high)
+            return tf.where(in_stage_two, _to_grid(bounded, low, high, scale), bounded)
+
+        def deployed() -> tf.Tensor:
+            outputs = self._marker(self._clamp_inside_int8(inputs, low, high), low, high, scale)
+            outputs.set_shape(inputs.shape)
+            return self._carry_range(outputs, scale)
+
+        outputs = tf.cond(in_stage_two, deployed, lambda: tf.clip_by_value(inputs, low, high))
+        outputs.set_shape(inputs.shape)
+        return outputs
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "max_value": self.max_value,
+            "bits": self.bits,
+            "power_of_two": self.power_of_two,
+            "momentum": self.momentum,
+        }
+
+    @property
+    def _codes(self) -> tuple[float, float]:
+        """Smallest and largest code, zero point 0."""
+        return (-(2.0 ** (self.bits - 1)), 2.0 ** (self.bits - 1) - 1) if self.signed else (0.0, 2.0**self.bits - 1)
+
+    def _scale(self, inputs: tf.Tensor, training: bool) -> tf.Tensor | float:
+        high_code = self._codes[1]
+        steps = high_code + 1 if self.power_of_two else high_code
+        if self.momentum is None:
+            scale = self.max_value / steps
+            return 2.0 ** math.ceil(math.log2(scale)) if self.power_of_two else scale
+        limit = tf.convert_to_tensor(self.moving_maximum)
+        if training:
+            limit += (1 - self.momentum) * (tf.stop_gradient(tf.reduce_max(tf.abs(inputs))) - limit)
+            self.moving_maximum.assign(limit)
+        scale = tf.maximum(limit, 2.0**-20) / steps
+        return numerics.power_of_two_above(scale) if self.power_of_two else scale
+
+    def _bounds(self, scale: tf.Tensor | float) -> tuple[tf.Tensor | float, tf.Tensor | float]:
+        """Ends of the range, as numbers that codes stand for."""
+        low_code, high_code = self._codes
+        return low_code * scale, high_code * scale
+
+    def _clamp_inside_int8(self, x: tf.Tensor, low: tf.Tensor | float, high: tf.Tensor | float) -> tf.Tensor:
+        """The bounds that an int8 tensor of this scale would not hold by saturating; they go into the deployed op."""
+        if self.bits < 8:
+            x = tf.minimum(x, high)
+            if self.signed:
+                x = tf.maximum(x, low)
+        return x
+
+    def _carry_range(self, x: tf.Tensor, scale: tf.Tensor | float) -> tf.Tensor:
+        """Tells TensorFlow's converter scale and zero point; values on the grid pass unchanged."""
+        low_code, codes = (-128.0 if self.signed else 0.0), 255.0
+        return tf.quantization.fake_quant_with_min_max_vars(x, low_code * scale, (low_code + codes) * scale)
+
+
+def _to_grid(x: tf.Tensor, low: tf.Tensor, high: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """The multiple of `scale` nearest to x bounded; a bound off the grid is rounded as well."""
+    return scale * numerics.round_half_even(tf.clip_by_value(x, low, high) / scale)
+
+
+@tf.keras.utils.register_keras_serializable(package="subbyte")
+class QuantActivation(ActivationQuantizer):
+    """Bounds and quantizes what has no activation function: logits, a residual sum, what a stock layer gives.
+
+    Args:
+        max_value, bits, power_of_two, momentum: see `ActivationQuantizer`.
+        signed: False for values that are never negative.
+    """
+
+    def __init__(self, max_value: float, bits: int = 8, signed: bool = True, **kwargs: Any) -> None:
+        super().__init__(max_value, bits, **kwargs)
+        self.signed = bool(signed)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "signed": self.signed}
+
+
+@tf.keras.utils.register_keras_serializable(package="subbyte")
+class QuantInput(QuantActivation):
+    """Bounds and quantizes a model's input: q(x / C_input), arXiv 2207.06920, section 4.3.
+
+    The first layer of a model. For features of mean 0 and variance 1, `max_value=4` is a good range.
+    """
+
+
+@tf.keras.utils.register_keras_serializable(package="subbyte")
+class ClippedReLU(ActivationQuantizer):
+    """min(max(x, 0), max_value), in stage 2 on unsigned codes: the paper's activation function (section 4.3).
+
+    With the default 8 bits and a power of two for `max_value` the largest output is max_value * 255/256.
+    """
+
+    def __init__(self, max_value: float, bits: int = 8, **kwargs: Any) -> None:
+        super().__init__(max_value, bits, **kwargs)
+        self.signed = False
+
+    def _bounds(self, scale: tf.Tensor | float) -> tuple[tf.Tensor | float, tf.Tensor | float]:
+        low, high = super()._bounds(scale)
+        return (low, high) if self.momentum is not None else (low, min(high, self.max_value))
+
+    def _clamp_inside_int8(self, x: tf.Tensor, low: tf.Tensor | float, high: tf.Tensor | float) -> tf.Tensor:
+        if self.momentum is None and self.max_value < 255 * self._scale(x, training=False):
+            return tf.minimum(x, high)
+        return super()._clamp_inside_int8(x, low, high)

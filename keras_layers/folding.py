@@ -1,0 +1,62 @@
+"""From a layer's parameters to the one affine map, per output channel, that its deployed op applies to the integer sum.
+
+    y = scale * (sum(codes * x) + offset / scale)
+
+Everything behind the product folds into it: the quantizer's step, gain, bias and batch normalization. In stage 2
+`scale` has 8 significant bits and `offset` is an integer multiple of scale / resolution. With an input scale of 2^-e
+and resolution <= 2^e that is an exact integer bias in the kernel, whatever the input's scale, so the kernel's
+arithmetic is Keras's up to an exact power of two.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from . import numerics
+from .normalization import QuantBatchNormalization
+
+#: Beyond this many grid steps of the offset, a float32 sum no longer sees the products.
+_MOST_STEPS = 2.0**22
+
+
+def fold(
+    step: tf.Tensor,
+    gain: tf.Tensor,
+    bias: tf.Tensor,
+    normalization: QuantBatchNormalization | None,
+    statistics: tuple[tf.Tensor, tf.Tensor] | None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """(scale, offset) per channel, signed and not yet on a grid.
+
+    Args:
+        step, gain, bias: the layer is gain * (step * sum + bias), then the normalization; scalars or [channels].
+        normalization: or None.
+        statistics: mean and variance of `sum`, [channels] each, for training; None takes the moving statistics.
+    """
+    scale = gain * step
+    offset = gain * bias
+    if normalization is not None:
+        if statistics is None:
+            mean = tf.cast(normalization.moving_mean, scale.dtype)
+            variance = tf.cast(normalization.moving_variance, scale.dtype)
+        else:
+            mean, variance = statistics
+            mean, variance = scale * mean + offset, tf.square(scale) * variance
+            normalization.update(mean, variance)
+        multiplier, shift = normalization.affine(mean, variance)
+        scale, offset = scale * multiplier, offset * multiplier + shift
+    return scale, offset
+
+
+def to_grid(scale: tf.Tensor, offset: tf.Tensor, resolution: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """(scale, offset) as deployed; straight-through gradients.
+
+    A channel whose scale is too small against its offset (a gamma near 0) gets the smallest scale that still holds the
+    offset: its products stay below what the output resolves.
+    """
+    floor = tf.stop_gradient(tf.maximum(tf.abs(offset) * (resolution / _MOST_STEPS), 2.0**-30))
+    small = tf.abs(scale) < floor
+    scale = tf.where(small, tf.where(scale < 0, -floor, floor), scale)
+    scale = numerics.round_to_bfloat16(scale)
+    grid = tf.stop_gradient(tf.abs(scale)) / resolution
+    return scale, grid * numerics.round_half_even(offset / grid)

@@ -1,0 +1,188 @@
+"""Kernel quantizers: from a layer's latent float kernel to integer codes and the step between them.
+
+    kernel = step * codes
+
+A quantizer answers training and export from one computation, `real_codes` and the rounding behind it: training sees
+`codes(latent)` in float32 with straight-through gradients, export the same in float64, where no compiler's last bit
+can move a code across a threshold.
+
+Grids for b bits, integers that fit a TFLite int8 kernel:
+
+* `symmetric`: -(2^(b-1)-1) .. 2^(b-1)-1, with zero; from 2 bits. TFLite's own grid.
+* `bin_centre`: the odd integers -(2^b-1) .. 2^b-1, no zero; to 7 bits. With 1 bit it is the sign, -1 and 1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tensorflow as tf
+
+from . import numerics, regularizers
+
+GRIDS = ("symmetric", "bin_centre")
+
+
+class Quantizer:
+    """Base of the kernel quantizers: the grid and the rounding. A subclass says what reaches the grid, and its step.
+
+    Args:
+        bits: width of a code, 1 to 8.
+        grid: one of `GRIDS`; None takes `symmetric` from 2 bits on and the sign at 1 bit.
+    """
+
+    #: Default `kernel_initializer` of a layer that uses this quantizer.
+    initializer: Any = "glorot_uniform"
+    #: Default `kernel_regularizer`.
+    regularizer: Any = None
+
+    def __init__(self, bits: int, grid: str | None = None) -> None:
+        if isinstance(bits, bool) or bits not in range(1, 9):
+            raise ValueError(f"{type(self).__name__}: bits must be 1 to 8, not {bits!r}")
+        grid = grid or ("bin_centre" if bits == 1 else "symmetric")
+        if grid not in GRIDS:
+            raise ValueError(f"{type(self).__name__}: grid must be one of {', '.join(GRIDS)}, not {grid!r}")
+        if grid == "symmetric" and bits == 1:
+            raise ValueError("a symmetric grid of 1 bit has no value but 0: use grid='bin_centre', which is the sign")
+        if grid == "bin_centre" and bits == 8:
+            raise ValueError("8-bit odd codes run to 255 and do not fit int8: use grid='symmetric'")
+        self.bits, self.grid = int(bits), grid
+
+    @property
+    def largest_code(self) -> int:
+        return 2 ** (self.bits - 1) - 1 if self.grid == "symmetric" else 2**self.bits - 1
+
+    @property
+    def code_step(self) -> int:
+        """Distance of neighbouring codes."""
+        return 1 if self.grid == "symmetric" else 2
+
+    @property
+    def code_offset(self) -> int:
+        """The weight that the packed code 0 stands for: weight = code_offset + code_step * packed code."""
+        return -(2 ** (self.bits - 1)) if self.grid == "symmetric" else 1 - 2**self.bits
+
+    def codes(self, latent: tf.Tensor) -> tf.Tensor:
+        """Integers of the grid, in latent's shape and type; gradients pass the rounding, not where codes saturate."""
+        return self.round_codes(self.real_codes(latent))
+
+    def round_codes(self, real: tf.Tensor) -> tf.Tensor:
+        """The codes nearest to real-valued ones."""
+        if self.grid == "bin_centre" and self.bits == 1:
+            return numerics.sign(tf.clip_by_value(real, -2.0, 2.0))
+        if self.grid == "bin_centre":
+            inside = tf.clip_by_value((real - 1) / 2, -(2.0 ** (self.bits - 1)), 2.0 ** (self.bits - 1) - 1)
+            return 2 * numerics.round_half_even(inside) + 1
+        return numerics.round_half_even(tf.clip_by_value(real, -float(self.largest_code), float(self.largest_code)))
+
+    def real_codes(self, latent: tf.Tensor) -> tf.Tensor:
+        """What is rounded to codes: the kernel divided by the step."""
+        raise NotImplementedError
+
+    def step(self, latent: tf.Tensor) -> tf.Tensor:
+        """Value of one code: a scalar, or one for each output channel (the last axis of latent)."""
+        raise NotImplementedError
+
+    def initial_gain(self, fan_in: int) -> float:
+        """A gain that keeps the variance of activations behind a ReLU, for a kernel fresh from `initializer`."""
+        del fan_in
+        return 1.0
+
+    def get_config(self) -> dict[str, Any]:
+        return {"bits": self.bits, "grid": self.grid}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Quantizer:
+        return cls(**config)
+
+
+@tf.keras.utils.register_keras_serializable(package="subbyte")
+class Tanh(Quantizer):
+    """kernel = q(tanh(P)), the latent P held near N(0, sigma^2): arXiv 2207.06920, section 4.2.
+
+    With sigma near 0.85 tanh(P) is nearly uniform on (-1, 1), so every code carries about the same mass. The interval
+    is cut into equal bins, one for each code, and a code stands for the middle of its bin:
+
+        codes = round(levels / 2 * tanh(P)),  step = 2 / levels,  levels = 2^bits - 1      (symmetric)
+
+    Args:
+        bits, grid: see `Quantizer`.
+        sigma: standard deviation of the latent weights at the start and, through `TargetDistribution`, later.
+    """
+
+    def __init__(self, bits: int, grid: str | None = None, sigma: float = 0.85) -> None:
+        super().__init__(bits, grid)
+        if not sigma > 0:
+            raise ValueError(f"Tanh: sigma must be positive, not {sigma!r}")
+        self.sigma = float(sigma)
+
+    @property
+    def initializer(self) -> Any:  # type: ignore[override]
+        return tf.keras.initializers.RandomNormal(stddev=self.sigma)
+
+    @property
+    def regularizer(self) -> Any:  # type: ignore[override]
+        return regularizers.TargetDistribution(sigma=self.sigma)
+
+    @property
+    def _codes_per_unit(self) -> float:
+        return (2**self.bits - 1) / 2 if self.grid == "symmetric" else 2.0**self.bits
+
+    def real_codes(self, latent: tf.Tensor) -> tf.Tensor:
+        return self._codes_per_unit * tf.tanh(latent)
+
+    def step(self, latent: tf.Tensor) -> tf.Tensor:
+        return tf.constant(1 / self._codes_per_unit, latent.dtype)
+
+    def initial_gain(self, fan_in: int) -> float:
+        # He et al. 2015, for a kernel of standard deviation 1/sqrt(3), that of U(-1, 1).
+        return math.sqrt(2.0 / fan_in) * math.sqrt(3.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "sigma": self.sigma}
+
+
+@tf.keras.utils.register_keras_serializable(package="subbyte")
+class Linear(Quantizer):
+    """kernel = q(P) on a uniform grid for each output channel, its end at `clip` times the channel's largest |P|.
+
+    What starts from the weights of a float model, and the paper's control without tanh (its table 2).
+
+    Args:
+        bits, grid: see `Quantizer`.
+        clip: share of the range that the grid covers, over 0 to 1; what is beyond saturates.
+    """
+
+    def __init__(self, bits: int, grid: str | None = None, clip: float = 1.0) -> None:
+        super().__init__(bits, grid)
+        if not 0 < clip <= 1:
+            raise ValueError(f"Linear: clip must be above 0 and at most 1, not {clip!r}")
+        self.clip = float(clip)
+
+    def real_codes(self, latent: tf.Tensor) -> tf.Tensor:
+        return latent / self.step(latent)
+
+    def step(self, latent: tf.Tensor) -> tf.Tensor:
+        channels = tf.reduce_max(tf.abs(tf.stop_gradient(latent)), axis=list(range(len(latent.shape) - 1)))
+        # A channel of zeros keeps a step, so that its codes are zeros and not NaN.
+        return tf.maximum(self.clip * channels, 2.0**-40) / self._codes_per_range
+
+    @property
+    def _codes_per_range(self) -> float:
+        # Odd codes stand in the middle of their bins: the range ends one bin's half beyond the largest.
+        return float(self.largest_code if self.grid == "symmetric" else self.largest_code + 1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "clip": self.clip}
+
+
+def get(identifier: Quantizer | dict[str, Any] | None) -> Quantizer:
+    """A quantizer from itself or from its serialized form; None gives `Linear(8)`."""
+    if identifier is None:
+        return Linear(8)
+    if isinstance(identifier, dict):
+        identifier = tf.keras.utils.deserialize_keras_object(identifier)
+    if not isinstance(identifier, Quantizer):
+        raise TypeError(f"kernel_quantizer must be a quantizer such as quantizers.Tanh(bits=4), not {identifier!r}")
+    return identifier
