@@ -1,0 +1,152 @@
+"""The packed layer: its two definitions agree, and packing follows the layout's text, byte by byte."""
+
+import doctest
+import itertools
+import subprocess
+
+import numpy as np
+import pytest
+from compilers import INCLUDE, ROOT, STRICT, compile_c
+from models import random_layer
+
+from subbyte.schemas import ENUMS, HEADER, PackedLayer
+from subbyte.schemas.definition import parse
+from subbyte.schemas.packed_layer import MAGIC, MAX_FEATURES, PLANE_WIDTHS, VERSION, pack_planes, unpack_planes
+
+C_PREFIXES = {
+    "Op": "SUBBYTE_",
+    "Decode": "SUBBYTE_",
+    "Layout": "SUBBYTE_",
+    "ActivationType": "SUBBYTE_ACTIVATION_",
+    "Requantization": "SUBBYTE_REQUANTIZE_",
+    "MultiplierType": "SUBBYTE_MULTIPLIER_",
+    "BiasType": "SUBBYTE_BIAS_",
+    "Padding": "SUBBYTE_PADDING_",
+}
+
+
+def test_c_header_equals_the_schema(tmp_path):
+    claims = [f"sizeof(subbyte_header) == {HEADER.itemsize}"]
+    for name in HEADER.names:
+        kind, offset = HEADER.fields[name][:2]
+        claims.append(f"offsetof(subbyte_header, {name}) == {offset}")
+        claims.append(f"sizeof(((subbyte_header *)0)->{name}) == {kind.itemsize}")
+        sign = {"u": ">", "i": "<"}.get(kind.base.kind)
+        if sign and kind.shape == ():
+            claims.append(f"(subbyte_header){{.{name} = -1}}.{name} {sign} 0")
+    claims += [f"{prefix}{member.name} == {member.value}" for e, prefix in C_PREFIXES.items() for member in ENUMS[e]]
+    claims += [f"SUBBYTE_MAGIC == {MAGIC}", f"SUBBYTE_VERSION == {VERSION}", f"SUBBYTE_MAX_FEATURES == {MAX_FEATURES}"]
+    assert set(C_PREFIXES) == set(ENUMS)
+    checks = "\n".join(f'  if (!({claim})) puts("{claim}");' for claim in claims)
+    source = tmp_path / "claims.c"
+    source.write_text(f'#include <stdio.h>\n#include "subbyte.h"\nint main(void) {{\n{checks}\n  return 0;\n}}\n')
+    compile_c(["-std=c11", "-Wno-sign-conversion", "-I", INCLUDE, source, "-o", tmp_path / "claims"])
+    assert subprocess.run([tmp_path / "claims"], capture_output=True, text=True, check=True).stdout == ""
+
+
+def test_public_header_is_strict_c(tmp_path):
+    source = tmp_path / "user.c"
+    source.write_text('#include "subbyte.h"\n')
+    compile_c([*STRICT, "-fsyntax-only", "-I", INCLUDE, source])
+
+
+def test_a_schema_that_needs_padding_is_refused():
+    with pytest.raises(ValueError, match="natural alignment"):
+        parse("struct S { a : ubyte; b : uint; }", "S")
+    with pytest.raises(ValueError, match="no struct"):
+        parse("struct S { a : ubyte; }", "T")
+
+
+def plane_by_the_book(codes: np.ndarray, bits: int, width: int) -> bytes:
+    """One plane as packed_layer.fbs describes it, bit by bit, with nothing shared with the packer."""
+    channels, features = codes.shape
+    below = sum(w for w in PLANE_WIDTHS if w > width and bits & w)  # wider planes hold the lower bits
+    inputs_per_block = 32 // width
+    plane = bytearray()
+    for panel in range(0, channels, 16):
+        for first in range(0, features, inputs_per_block):
+            for channel in range(panel, min(panel + 16, channels)):
+                for i in range(4):
+                    byte = 0
+                    for field, k in enumerate(range(first + i, first + inputs_per_block, 4)):
+                        code = int(codes[channel, k]) if k < features else 0
+                        for bit in range(width):
+                            byte |= (code >> (below + bit) & 1) << (field * width + bit)
+                    plane.append(byte)
+    return bytes(plane)
+
+
+SHAPES = [*itertools.product((1, 2, 3, 4, 5), (1, 3, 4, 5, 9)), (15, 31), (16, 32), (17, 33), (33, 17), (48, 64)]
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_planes_follow_the_layout(bits):
+    rng = np.random.default_rng(bits)
+    for channels, features in SHAPES:
+        codes = rng.integers(0, 1 << bits, (channels, features))
+        planes = pack_planes(codes, bits)
+        for width, plane in zip(PLANE_WIDTHS, planes, strict=True):
+            assert plane.tobytes() == (plane_by_the_book(codes, bits, width) if bits & width else b"")
+        np.testing.assert_array_equal(unpack_planes(planes, channels, features), codes)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3])
+def test_every_small_matrix_survives_the_round_trip(bits):
+    for values in itertools.product(range(1 << bits), repeat=4):
+        codes = np.array(values).reshape(2, 2)
+        assert unpack_planes(pack_planes(codes, bits), 2, 2).tolist() == codes.tolist()
+
+
+@pytest.mark.parametrize("codebook", [False, True], ids=["linear", "codebook"])
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_layers_survive_the_round_trip(bits, codebook):
+    rng = np.random.default_rng([bits, codebook])
+    for channels, features in SHAPES:
+        table = rng.integers(-128, 128, 1 << bits).astype(np.int8) if codebook else None
+        wide = rng.integers(2) * 2**20
+        bias = rng.integers(-(2**15), 2**15, channels).astype(np.int32) * (1 << rng.integers(10)) + wide
+        layer = random_layer(rng, features, channels, bits, codebook=table, bias=bias, clamp=(-100, 99))
+        packed = layer.pack()
+        assert PackedLayer.unpack(packed) == layer
+        assert PackedLayer.unpack(packed).pack() == packed
+        offsets = np.frombuffer(packed, HEADER, 1)[0]["plane_offset"]
+        assert [offset > 0 for offset in offsets] == [bool(bits & width) for width in PLANE_WIDTHS]
+        assert all(offset % 64 == 0 for offset in offsets)
+
+
+def test_short_multipliers_and_biases_lose_nothing():
+    rng = np.random.default_rng(0)
+    exact = {"multiplier": np.array([0.5, 2.0**-9, 1.0], np.float32), "bias": np.array([-4096, 0, 65536], np.int32)}
+    short, long = random_layer(rng, 4, 3, **exact), random_layer(rng, 4, 3)
+    assert PackedLayer.unpack(short.pack()) == short
+    header = np.frombuffer(short.pack(), HEADER, 1)[0]
+    assert header["multiplier_type"] == ENUMS["MultiplierType"].BFLOAT16
+    assert (header["bias_type"], header["bias_shift"]) == (ENUMS["BiasType"].INT16, 12)
+    assert len(short.pack()) <= len(long.pack())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"weight_bits": 0}, "weight_bits"),
+        ({"weight_bits": 3}, "not 3 bits"),
+        ({"codes": np.zeros(3, int)}, "codes must be"),
+        ({"multiplier": np.ones(2, np.float32)}, "multiplier must have"),
+        ({"multiplier": np.full(3, np.nan, np.float32)}, "not finite"),
+        ({"code_offset": -129}, "not 8 bits"),
+        ({"code_step": 0}, "not 8 bits"),
+        ({"codebook": np.zeros(8, np.int8)}, "16 values"),
+        ({"codes": np.zeros((3, MAX_FEATURES + 1), np.uint8)}, "32-bit sum"),
+    ],
+)
+def test_what_the_format_cannot_hold_is_refused(fields, message):
+    base = {"codes": np.full((3, 4), 15), "weight_bits": 4, "multiplier": np.ones(3, np.float32)}
+    base |= {"bias": np.zeros(3, np.int32), "input_scale": 1.0, "output_scale": 1.0}
+    with pytest.raises(ValueError, match=message):
+        PackedLayer(**{**base, **fields}).pack()
+
+
+def test_the_worked_example_of_the_documentation():
+    results = doctest.testfile(str(ROOT / "docs" / "format.md"), module_relative=False)
+    assert results.attempted > 10
+    assert results.failed == 0
