@@ -4,7 +4,7 @@
 
     interpreter = kernels.Interpreter("model.tflite")
 
-Needs numpy and one of ai-edge-litert, tflite-runtime or tensorflow; imports none of the three before an Interpreter is made.
+Needs numpy and one of ai-edge-litert, tflite-runtime or tensorflow, which is imported when an Interpreter is made.
 """
 
 from .interpreter import Interpreter

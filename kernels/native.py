@@ -1,4 +1,4 @@
-"""The C kernels without an interpreter, for tests and tools."""
+"""The C kernels without an interpreter, for tests and tools; `load` gives the functions of include/subbyte.h."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ctypes
 from functools import cache
 
 import numpy as np
-
 from subbyte.schemas.packed_layer import read_header
 
 from .library import delegate_path
@@ -14,7 +13,7 @@ from .library import delegate_path
 
 def isas() -> list[str]:
     """The instruction sets that are compiled in and run on this processor, best first. The last is "portable"."""
-    library, names, index = _library(), [], 0
+    library, names, index = load(), [], 0
     while isa := library.subbyte_isa_at(index):
         if library.subbyte_isa_runs(isa):
             names.append(library.subbyte_isa_name(isa).decode())
@@ -24,7 +23,7 @@ def isas() -> list[str]:
 
 def check(data: bytes) -> None:
     """Raises ValueError, with the reason, where `data` is not a packed layer that the kernels compute."""
-    library = _library()
+    library = load()
     status = library.subbyte_check(data, len(data))
     if status:
         raise ValueError(library.subbyte_message(status).decode())
@@ -37,7 +36,7 @@ def fully_connected(data: bytes, x: np.ndarray, isa: str | None = None) -> np.nd
     features, channels = int(header["input_features"]), int(header["output_channels"])
     if x.dtype != np.int8 or x.shape[-1:] != (features,):
         raise ValueError(f"x must be int8 [..., {features}], not {x.dtype} {list(x.shape)}")
-    library = _library()
+    library = load()
     chosen = library.subbyte_best_isa() if isa is None else library.subbyte_find_isa(isa.encode())
     if not chosen or not library.subbyte_isa_runs(chosen):
         raise ValueError(f"no instruction set {isa!r} here, only {', '.join(isas())}")
@@ -48,18 +47,19 @@ def fully_connected(data: bytes, x: np.ndarray, isa: str | None = None) -> np.nd
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def load() -> ctypes.CDLL:
+    """The library, its functions typed. They take addresses, or bytes, and trust them."""
     library = ctypes.CDLL(str(delegate_path()))
     pointer, text, int32 = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32
     signatures = {
-        "subbyte_check": (int32, [text, ctypes.c_size_t]),
+        "subbyte_check": (int32, [pointer, ctypes.c_size_t]),
         "subbyte_message": (text, [int32]),
         "subbyte_best_isa": (pointer, []),
         "subbyte_isa_at": (pointer, [int32]),
         "subbyte_find_isa": (pointer, [text]),
         "subbyte_isa_name": (text, [pointer]),
         "subbyte_isa_runs": (int32, [pointer]),
-        "subbyte_fully_connected": (None, [text, pointer, int32, pointer, pointer]),
+        "subbyte_fully_connected": (None, [pointer, pointer, int32, pointer, pointer]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, name)

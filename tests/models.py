@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-
 from subbyte.schemas import PackedLayer
 
 OP_NAME = "SubbyteFullyConnected"

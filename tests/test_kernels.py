@@ -1,0 +1,183 @@
+"""The C kernels against numpy, bit for bit, on every instruction set of this machine and on memory with guard pages."""
+
+import numpy as np
+import pytest
+from guard import Guarded
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import random_layer
+from subbyte.kernels import isas, native, reference
+from subbyte.schemas import PackedLayer
+from subbyte.schemas.packed_layer import MAX_FEATURES
+
+FEATURES = (1, 3, 4, 5, 8, 31, 32, 33, 64, 87, 130)
+CHANNELS = (1, 2, 4, 7, 15, 16, 17, 35)
+
+
+def oracle(layer: PackedLayer, x: np.ndarray) -> np.ndarray:
+    """The sum written out in int64 and the rounding in exact float64, apart from subbyte.kernels.reference."""
+    table = layer.codebook if layer.codebook is not None else np.arange(1 << layer.weight_bits)
+    step, offset = (1, 0) if layer.codebook is not None else (layer.code_step, layer.code_offset)
+    weights = offset + step * table.astype(np.int64)[layer.codes]
+    sums = np.einsum("rk,nk->rn", x.astype(np.int64), weights) + layer.bias
+    # float32(sum) * multiplier is exact in float64; the product is then rounded to float32 once, as the rule says.
+    product = (sums.astype(np.float32).astype(np.float64) * layer.multiplier.astype(np.float64)).astype(np.float32)
+    return np.clip(np.rint(product.astype(np.float64)) + layer.output_zero_point, *layer.clamp).astype(np.int8)
+
+
+def run_guarded(layer: PackedLayer, x: np.ndarray, isa: str) -> np.ndarray:
+    """The native kernel with every buffer ending at a page without access."""
+    packed, rows, channels = layer.pack(), x.shape[0], layer.codes.shape[0]
+    library = native.load()
+    memory, inputs, outputs = Guarded(packed), Guarded(x.tobytes()), Guarded(bytes(rows * channels))
+    assert library.subbyte_check(memory.address, len(packed)) == 0
+    chosen = library.subbyte_find_isa(isa.encode())
+    library.subbyte_fully_connected(memory.address, inputs.address, rows, outputs.address, chosen)
+    assert memory.array.tobytes() == packed
+    assert inputs.array.tobytes() == x.tobytes()
+    return outputs.array.view(np.int8).reshape(rows, channels).copy()
+
+
+def decode_fields(kind: str, bits: int, rng: np.random.Generator) -> dict:
+    if kind == "step 1":
+        return {"code_offset": -(1 << (bits - 1))}
+    if kind == "step 2":  # odd weights; 8 bits have no room for them
+        return {"code_offset": 1 - (1 << bits), "code_step": 2} if bits < 8 else {"code_offset": -128}
+    return {"codebook": rng.integers(-128, 128, 1 << bits).astype(np.int8)}
+
+
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("kind", ["step 1", "step 2", "codebook"])
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_every_width_decode_and_size(bits, kind, isa):
+    rng = np.random.default_rng([bits, *kind.encode()])
+    for features in FEATURES:
+        for channels in CHANNELS:
+            layer = random_layer(
+                rng,
+                features,
+                channels,
+                bits,
+                input_zero_point=int(rng.integers(-128, 128)),
+                output_zero_point=int(rng.integers(-20, 20)),
+                clamp=(-100, 90),
+                **decode_fields(kind, bits, rng),
+            )
+            x = rng.integers(-128, 128, (int(rng.integers(1, 4)), features)).astype(np.int8)
+            expected = oracle(layer, x)
+            np.testing.assert_array_equal(run_guarded(layer, x, isa), expected)
+            np.testing.assert_array_equal(reference.fully_connected(layer, x), expected)
+
+
+@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("features", [64, 4097, MAX_FEATURES])
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_the_largest_sums(bits, features, isa):
+    """Every code and every input at its end: nothing saturates or wraps on the way to the sum."""
+    codes = np.zeros((4, features), np.uint8)
+    codes[1::2] = (1 << bits) - 1
+    for extreme in (-128, 127):
+        x = np.full((1, features), extreme, np.int8)
+        layer = PackedLayer(
+            codes=codes,
+            weight_bits=bits,
+            multiplier=np.full(4, 100 / (128 * 128 * features), np.float32),
+            bias=np.array([0, 1, -1, 7], np.int32),
+            input_scale=1.0,
+            output_scale=1.0,
+            code_offset=-128 if bits == 8 else -(1 << (bits - 1)),
+        )
+        np.testing.assert_array_equal(native.fully_connected(layer.pack(), x, isa), oracle(layer, x))
+        extremes = np.where(np.arange(1 << bits) % 2, 127, -128).astype(np.int8)
+        by_codebook = PackedLayer(**{**vars(layer), "codebook": extremes})
+        np.testing.assert_array_equal(native.fully_connected(by_codebook.pack(), x, isa), oracle(by_codebook, x))
+
+
+@st.composite
+def layers(draw):
+    bits = draw(st.integers(1, 8))
+    features, channels = draw(st.integers(1, 200)), draw(st.integers(1, 40))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    clamp = sorted((draw(st.integers(-128, 127)), draw(st.integers(-128, 127))))
+    layer = random_layer(
+        rng,
+        features,
+        channels,
+        bits,
+        multiplier=(rng.normal(size=channels) * 10.0 ** draw(st.integers(-30, 30))).astype(np.float32),
+        bias=rng.integers(-(2**29), 2**29, channels).astype(np.int32) >> draw(st.integers(0, 29)),
+        output_zero_point=draw(st.integers(-128, 127)),
+        clamp=tuple(clamp),
+        **decode_fields(draw(st.sampled_from(["step 1", "step 2", "codebook"])), bits, rng),
+    )
+    return layer, rng.integers(-128, 128, (draw(st.integers(1, 3)), features)).astype(np.int8)
+
+
+@pytest.mark.parametrize("isa", isas())
+@settings(max_examples=150, deadline=None)
+@given(case=layers())
+def test_any_layer(isa, case):
+    layer, x = case
+    with np.errstate(over="ignore"):
+        expected = oracle(layer, x)
+    np.testing.assert_array_equal(native.fully_connected(layer.pack(), x, isa), expected)
+
+
+def sums_to_codes(sums: list[int], multiplier: float, **fields) -> list[int]:
+    """Output codes of a layer whose sums are exactly these."""
+    count = len(sums)
+    layer = PackedLayer(
+        codes=np.zeros((count, 1), np.uint8),
+        weight_bits=1,
+        multiplier=np.full(count, multiplier, np.float32),
+        bias=np.array(sums, np.int32),
+        input_scale=1.0,
+        output_scale=1.0,
+        **fields,
+    )
+    x = np.zeros((1, 1), np.int8)
+    codes = native.fully_connected(layer.pack(), x)
+    np.testing.assert_array_equal(codes, reference.fully_connected(layer, x))
+    return codes[0].tolist()
+
+
+def test_ties_go_to_even():
+    assert sums_to_codes([1, 3, 5, -1, -3, -5], 0.5) == [0, 2, 2, 0, -2, -2]
+    assert sums_to_codes([1, 3, -1], 0.5, output_zero_point=1) == [1, 3, 1]  # the zero point comes after the rounding
+
+
+def test_products_too_large_for_an_integer_saturate():
+    assert sums_to_codes([1, -1, 0], 3e38) == [127, -128, 0]
+    assert sums_to_codes([2**30, -(2**30)], 3e38) == [127, -128]  # the product is infinite
+    assert sums_to_codes([2**30, -(2**30)], 3e38, clamp=(-5, 9), output_zero_point=-128) == [9, -5]
+
+
+def test_negative_and_zero_multipliers():
+    assert sums_to_codes([10, -10, 0], -0.25) == [-2, 2, 0]
+    assert sums_to_codes([10, -10, 2**30], 0.0, output_zero_point=-7) == [-7, -7, -7]
+
+
+def test_rows_are_independent():
+    rng = np.random.default_rng(5)
+    layer = random_layer(rng, 45, 19, 5)
+    x = rng.integers(-128, 128, (2, 3, 45)).astype(np.int8)
+    together = native.fully_connected(layer.pack(), x)
+    assert together.shape == (2, 3, 19)
+    for index in np.ndindex(2, 3):
+        np.testing.assert_array_equal(native.fully_connected(layer.pack(), x[index]), together[index])
+    assert native.fully_connected(layer.pack(), x[:0]).shape == (0, 3, 19)
+
+
+def test_wrong_use_of_the_python_face_is_refused():
+    layer = random_layer(np.random.default_rng(6), 8, 4)
+    with pytest.raises(ValueError, match=r"int8 \[\.\.\., 8\]"):
+        native.fully_connected(layer.pack(), np.zeros((1, 7), np.int8))
+    with pytest.raises(ValueError, match=r"int8 \[\.\.\., 8\]"):
+        native.fully_connected(layer.pack(), np.zeros((1, 8), np.float32))
+    with pytest.raises(ValueError, match="'mmx'"):
+        native.fully_connected(layer.pack(), np.zeros((1, 8), np.int8), isa="mmx")
+
+
+def test_portable_is_the_last_instruction_set():
+    assert isas()[-1] == "portable"
+    assert len(set(isas())) == len(isas())

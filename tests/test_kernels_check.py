@@ -1,0 +1,213 @@
+"""subbyte_check() lets nothing through that the kernels could not compute inside the tensor."""
+
+import subprocess
+
+import numpy as np
+import pytest
+from compilers import INCLUDE, ROOT, compile_c, core_sources
+from guard import Guarded
+from models import random_layer
+from subbyte.kernels import native
+from subbyte.schemas import ENUMS, HEADER
+
+CODEBOOK = np.arange(8, dtype=np.int8)
+
+
+def layer_bytes(**fields) -> bytes:
+    return random_layer(np.random.default_rng(1), 40, 20, 3, **fields).pack()
+
+
+def with_field(packed: bytes, name: str, value, index: int | None = None) -> bytes:
+    changed = np.frombuffer(packed, np.uint8).copy()
+    header = changed[: HEADER.itemsize].view(HEADER)
+    if index is None:
+        header[name] = value
+    else:
+        header[name][0, index] = value
+    return changed.tobytes()
+
+
+LIES = [
+    ("magic", 0, "SUBB"),
+    ("version", 2, "another version"),
+    ("header_bytes", 96, "another version"),
+    ("total_bytes", 4, "size"),
+    ("total_bytes", 2**32 - 1, "size"),
+    ("op", 0, "does not know"),
+    ("op", 4, "does not know"),
+    ("op", ENUMS["Op"].CONV_2D, "does not compute"),
+    ("op", ENUMS["Op"].DEPTHWISE_CONV_2D, "does not compute"),
+    ("weight_bits", 0, "weight_bits"),
+    ("weight_bits", 9, "weight_bits"),
+    ("weight_bits", 2, "section"),
+    ("weight_bits", 7, "section"),
+    ("decode", 0, "does not know"),
+    ("decode", 3, "does not know"),
+    ("decode", ENUMS["Decode"].CODEBOOK, "codebook"),
+    ("layout", 0, "does not know"),
+    ("layout", 2, "does not know"),
+    ("activation_type", 3, "does not know"),
+    ("activation_type", ENUMS["ActivationType"].INT16, "does not compute"),
+    ("requantization", 0, "does not know"),
+    ("requantization", ENUMS["Requantization"].FIXED_POINT, "does not compute"),
+    ("multiplier_type", 0, "does not know"),
+    ("multiplier_type", 3, "does not know"),
+    ("bias_type", 0, "does not know"),
+    ("bias_type", 3, "does not know"),
+    ("bias_shift", 16, "bias"),
+    ("bias_shift", 255, "bias"),
+    ("accumulator_bits", 0, "does not know"),
+    ("accumulator_bits", 16, "does not compute"),
+    ("scale_block", 16, "does not compute"),
+    ("input_features", 0, "input_features"),
+    ("input_features", -1, "input_features"),
+    ("input_features", 65794, "input_features"),
+    ("input_features", 2**31 - 1, "input_features"),
+    ("output_channels", 0, "output_channels"),
+    ("output_channels", -20, "output_channels"),
+    ("output_channels", 2**31 - 1, "section"),
+    ("code_offset", -129, "-128 to 127"),
+    ("code_offset", 121, "-128 to 127"),
+    ("code_step", 0, "-128 to 127"),
+    ("code_step", -1, "-128 to 127"),
+    ("code_step", 20, "-128 to 127"),
+    ("input_zero_point", 128, "zero points"),
+    ("input_zero_point", -129, "zero points"),
+    ("output_zero_point", 128, "zero points"),
+    ("output_zero_point", -129, "zero points"),
+    ("clamp_min", -129, "clamp"),
+    ("clamp_max", 128, "clamp"),
+    ("clamp_max", -129, "clamp"),
+    ("input_scale", 0.0, "scales"),
+    ("input_scale", -1.0, "scales"),
+    ("input_scale", np.nan, "scales"),
+    ("input_scale", np.inf, "scales"),
+    ("output_scale", 0.0, "scales"),
+    ("output_scale", np.nan, "scales"),
+    ("output_scale", np.inf, "scales"),
+    ("input_channels", 41, "geometry"),
+    ("groups", 2, "geometry"),
+    ("kernel_height", 2, "geometry"),
+    ("kernel_width", 0, "geometry"),
+    ("stride_height", 2, "geometry"),
+    ("stride_width", 0, "geometry"),
+    ("dilation_height", 2, "geometry"),
+    ("dilation_width", 0, "geometry"),
+    ("padding", ENUMS["Padding"].SAME, "geometry"),
+    ("padding", 2, "does not know"),
+    *((("reserved", i), 1, "does not know") for i in range(3)),
+    (("plane_offset", 0), 128, "section"),  # a plane that 3 bits do not have
+    (("plane_offset", 1), 128, "section"),
+    (("plane_offset", 2), 0, "section"),
+    (("plane_offset", 2), 64, "section"),  # inside the header
+    (("plane_offset", 2), 132, "section"),
+    (("plane_offset", 3), 2**32 - 64, "section"),
+    ("multiplier_offset", 0, "section"),
+    ("multiplier_offset", 96, "section"),
+    ("multiplier_offset", 130, "section"),
+    ("multiplier_offset", 2**32 - 4, "section"),
+    ("bias_offset", 0, "section"),
+    ("bias_offset", 96, "section"),
+    ("bias_offset", 2**32 - 4, "section"),
+    ("codebook_offset", 128, "-128 to 127"),  # a codebook for a linear layer
+]
+
+
+@pytest.mark.parametrize(("field", "value", "message"), LIES, ids=lambda value: str(value).replace(" ", "_"))
+def test_a_lying_header_is_refused(field, value, message):
+    name, index = field if isinstance(field, tuple) else (field, None)
+    lie = with_field(layer_bytes(), name, value, index)
+    with pytest.raises(ValueError, match=message):
+        native.check(lie)
+
+
+def test_the_list_of_lies_names_every_field():
+    assert {field if isinstance(field, str) else field[0] for field, *_ in LIES} == set(HEADER.names)
+
+
+@pytest.mark.parametrize(("offset", "valid"), [(0, False), (99, False), (102, False), (2**32 - 8, False), (104, True)])
+def test_the_codebook_lies_in_the_tensor(offset, valid):
+    packed = with_field(layer_bytes(codebook=CODEBOOK), "codebook_offset", offset)
+    if valid:
+        native.check(packed)
+    else:
+        with pytest.raises(ValueError, match=r"codebook|section"):
+            native.check(packed)
+
+
+def test_every_length_but_the_right_one_is_refused():
+    packed = layer_bytes()
+    for size in range(len(packed)):
+        cut = packed[:size]
+        with pytest.raises(ValueError, match=r"few bytes|size"):
+            native.check(cut)
+        if size >= HEADER.itemsize and size % 4 == 0:
+            with pytest.raises(ValueError, match="section"):
+                native.check(with_field(cut, "total_bytes", size))
+    with pytest.raises(ValueError, match="size"):
+        native.check(packed + bytes(1))
+
+
+def test_the_check_reads_nothing_beyond_the_tensor():
+    """On guard pages: every length, with a header that claims the whole and one that claims what is there."""
+    packed, library = layer_bytes(), native.load()
+    for size in range(len(packed)):
+        for claim in (len(packed), size):
+            memory = Guarded(with_field(packed, "total_bytes", claim)[:size])
+            assert library.subbyte_check(memory.address, size) != 0
+
+
+def test_a_last_block_may_be_read_as_64_bytes():
+    """One channel uses 4 bytes of its last block: the packer pads, and without the padding the layer is refused."""
+    packed = random_layer(np.random.default_rng(2), 8, 1, 4).pack()
+    plane = int(np.frombuffer(packed, HEADER, 1)[0]["plane_offset"][1])
+    assert len(packed) == plane + 64
+    shorter = with_field(packed[:-4], "total_bytes", len(packed) - 4)
+    with pytest.raises(ValueError, match="section"):
+        native.check(shorter)
+
+
+def test_sums_that_could_leave_32_bits_are_refused():
+    largest = 2**31 - 1 - 40 * 4 * 128  # 40 inputs, weights of -4 to 3
+    native.check(layer_bytes(bias=np.full(20, largest, np.int32)))
+    native.check(layer_bytes(bias=np.full(20, -largest, np.int32)))
+    with pytest.raises(ValueError, match="bias"):
+        native.check(layer_bytes(bias=np.full(20, largest + 1, np.int32)))
+    with pytest.raises(ValueError, match="bias"):
+        native.check(layer_bytes(bias=np.full(20, -(2**31), np.int32)))
+
+
+def test_multipliers_must_be_finite():
+    packed = layer_bytes()
+    offset = int(np.frombuffer(packed, HEADER, 1)[0]["multiplier_offset"]) + 4 * 19
+    for value in (np.nan, np.inf, -np.inf):
+        changed = packed[:offset] + np.float32(value).tobytes() + packed[offset + 4 :]
+        with pytest.raises(ValueError, match="multiplier"):
+            native.check(changed)
+
+
+@pytest.fixture(scope="module")
+def fuzzer(tmp_path_factory):
+    program = tmp_path_factory.mktemp("fuzz") / "fuzz"
+    flags = ["-std=c11", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    try:
+        compile_c([*flags, "-I", INCLUDE, ROOT / "tests/c/fuzz.c", *core_sources(), "-o", program])
+    except AssertionError as error:
+        if "sanitize" in str(error) or "asan" in str(error):
+            pytest.skip("the C compiler has no sanitizers")
+        raise
+    return program
+
+
+@pytest.mark.parametrize("codebook", [False, True], ids=["linear", "codebook"])
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_damaged_layers_are_refused_or_stay_in_bounds(fuzzer, tmp_path, bits, codebook):
+    rng = np.random.default_rng([bits, codebook])
+    table = rng.integers(-128, 128, 1 << bits).astype(np.int8) if codebook else None
+    path = tmp_path / "layer.bin"
+    path.write_bytes(random_layer(rng, 45, 19, bits, codebook=table).pack())
+    done = subprocess.run([fuzzer, path, "20000"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    accepted, rejected = map(int, done.stdout.split())
+    assert accepted > 500  # weights and biases are free to change, so the kernels do run
+    assert rejected > 10000
