@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .alignment import cut_windows
-from .data import CONTEXT, MARGIN, Split
-from .features import FRAMES, INPUTS, KEPT_FRAMES, MEL_BINS, log_mel
+from .data import CONTEXT, Split
+from .features import FRAMES, INPUTS, KEEP_EVERY, KEPT_FRAMES, MEL_BINS, log_mel
 
 Floats = NDArray[np.floating[Any]]
 
@@ -25,6 +25,10 @@ class Augmentation:
 
     Attributes:
         shift: frames of 10 ms that a keyword may be off the centre, either way.
+        tempo: a keyword is said up to this factor slower or faster; its pitch stays.
+        tract: mel bands that the highest band may move, either way, lower ones in proportion: longer or shorter vocal
+            tracts.
+        even: draw keyword, then speaker, then recording, so that who recorded much does not rule.
         gain: dB, either way.
         noisy: share of windows that get background.
         snr: dB of keyword over background, lowest and highest.
@@ -34,6 +38,9 @@ class Augmentation:
     """
 
     shift: int = 10
+    tempo: float = 1.25
+    tract: float = 1.0
+    even: bool = True
     gain: float = 10.0
     noisy: float = 0.6
     snr: tuple[float, float] = (0.0, 30.0)
@@ -83,11 +90,42 @@ def _draw(
     """Energies [count, KEPT_FRAMES, MEL_BINS] and labels: keywords near the centre, then speech, then noise."""
     rest = round(count * settings.background)
     noise = rest // 5
-    clip = rng.integers(0, len(split.labels), count - rest)
-    start = MARGIN + rng.integers(-settings.shift, settings.shift + 1, count - rest)
-    keywords = cut_windows(split.keywords.reshape(-1, MEL_BINS), clip * CONTEXT + start)
+    clip = rng.choice(len(split.labels), count - rest, p=_weights(split) if settings.even else None)
+    keywords = _warp(_at_a_tempo(split.keywords, clip, settings, rng), settings.tract, rng)
     speech, sounds = _random_windows(split.speech, rest - noise, rng), _random_windows(split.noise, noise, rng)
     return np.concatenate([keywords, speech, sounds]), np.append(split.labels[clip], np.full(rest, other))
+
+
+def _weights(split: Split) -> Floats:
+    """Chances [clips] that make keywords, and each keyword's speakers, equally likely."""
+    _, voice, recordings = np.unique(
+        np.char.add(split.speakers, split.labels.astype(str)), return_inverse=True, return_counts=True
+    )
+    keyword_of_voice = np.zeros(len(recordings), np.int64)
+    keyword_of_voice[voice] = split.labels
+    voices = np.bincount(keyword_of_voice)
+    weights = 1.0 / (recordings[voice] * voices[split.labels])
+    return np.asarray(weights / weights.sum())
+
+
+def _at_a_tempo(keywords: Floats, clip: NDArray[np.int64], settings: Augmentation, rng: np.random.Generator) -> Floats:
+    """Windows [len(clip), KEPT_FRAMES, MEL_BINS] with their frames nearer or further apart, around a shifted centre."""
+    limit = np.log(settings.tempo)
+    apart = KEEP_EVERY * np.exp(rng.uniform(-limit, limit, (len(clip), 1)))
+    centre = CONTEXT // 2 + rng.uniform(-settings.shift, settings.shift, (len(clip), 1))
+    frames = np.rint(centre + apart * (np.arange(KEPT_FRAMES) - KEPT_FRAMES // 2)).astype(np.int64)
+    return keywords[clip[:, np.newaxis], np.clip(frames, 0, CONTEXT - 1)]
+
+
+def _warp(energies: Floats, most: float, rng: np.random.Generator) -> Floats:
+    """`energies` [windows, KEPT_FRAMES, MEL_BINS] with their bands stretched upwards or downwards."""
+    bands = np.arange(MEL_BINS)
+    moved = bands * (1.0 + rng.uniform(-most, most, (len(energies), 1)) / (MEL_BINS - 1))
+    below = np.minimum(moved.astype(np.int64), MEL_BINS - 2)
+    part = np.clip(moved - below, 0.0, 1.0)[:, np.newaxis].astype(np.float32)
+    low = np.take_along_axis(energies, below[:, np.newaxis], axis=2)
+    high = np.take_along_axis(energies, below[:, np.newaxis] + 1, axis=2)
+    return np.asarray(low + part * (high - low))
 
 
 def _add_background(energies: Floats, split: Split, settings: Augmentation, rng: np.random.Generator) -> Floats:

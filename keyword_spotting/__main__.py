@@ -1,0 +1,90 @@
+"""python -m subbyte.keyword_spotting train|evaluate|demo"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from .models import ARCHITECTURES
+
+
+def parser() -> argparse.ArgumentParser:
+    """The three commands and their flags."""
+    top = argparse.ArgumentParser(prog="python -m subbyte.keyword_spotting", description="Small-footprint wake words.")
+    commands = top.add_subparsers(dest="command", required=True)
+    everywhere = argparse.ArgumentParser(add_help=False)
+    everywhere.add_argument("--data_dir", help="recordings; default: $SUBBYTE_DATA, else synthetic speech is made")
+
+    add = commands.add_parser("train", parents=[everywhere], help="train one of the paper's models")
+    add.add_argument("--model", required=True, choices=ARCHITECTURES)
+    add.add_argument("--output", required=True, help="the .keras file; its normalization goes beside it as .npz")
+    add.add_argument("--seed", type=int, default=0)
+    add.add_argument("--epochs", type=int, help="default: the recipe's")
+
+    add = commands.add_parser("evaluate", parents=[everywhere], help="report the accuracy of a model file")
+    add.add_argument("--model", required=True, help="a .keras or .tflite file")
+    add.add_argument("--normalization", help="default: the .npz beside the model")
+    add.add_argument("--split", default="test", choices=("train", "dev", "test"))
+
+    add = commands.add_parser("demo", parents=[everywhere], help="train, pack, check and compare float and 4 bits")
+    add.add_argument("--output_dir", default="build/demo")
+    add.add_argument("--seed", type=int, default=0)
+    add.add_argument("--epochs", type=int, help="default: the recipe's")
+    return top
+
+
+def run_train(flags: argparse.Namespace) -> None:
+    """Trains, saves, and reports on the dev split."""
+    from rich.console import Console
+
+    from .data import Dataset
+    from .evaluate import keras_logits, report, report_table
+    from .train import train
+
+    if not flags.output.endswith(".keras"):
+        raise ValueError(f"--output={flags.output}: the name must end in .keras")
+    dataset = Dataset.load(flags.data_dir, progress=True)
+    trained = train(flags.model, dataset, flags.seed, flags.epochs, progress=True)
+    trained.save(flags.output)
+    logits = keras_logits(trained.model, trained.normalization(dataset.dev.inputs()))
+    console = Console()
+    console.print(report_table([(flags.model, report(logits, dataset.dev))], f"dev split, {dataset.source}"))
+    console.print(f"Wrote {flags.output} after {trained.seconds:.0f} s of training.")
+
+
+def run_evaluate(flags: argparse.Namespace) -> None:
+    """Reports a model file on one split."""
+    from rich.console import Console
+
+    from .data import Dataset
+    from .evaluate import file_logits, report, report_table
+
+    dataset = Dataset.load(flags.data_dir, progress=True)
+    split = dataset.split(flags.split)
+    logits = file_logits(flags.model, split.inputs(), flags.normalization)
+    Console().print(report_table([(flags.model, report(logits, split))], f"{flags.split} split, {dataset.source}"))
+
+
+def run_demo(flags: argparse.Namespace) -> None:
+    """See `demo`."""
+    from .demo import demo
+
+    demo(flags.output_dir, flags.data_dir, flags.seed, flags.epochs)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit status: 1 after bad input, told in one line."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    flags = parser().parse_args(arguments)
+    try:
+        {"train": run_train, "evaluate": run_evaluate, "demo": run_demo}[flags.command](flags)
+    except (ValueError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""Trains M0 to M6 on a dataset: the paper's two stages at a small scale.
+
+Stage 1 takes most updates while a cosine lowers the learning rate; stage 2, about 7 % of the updates, quantizes
+everything else at the lowest rate (arXiv 2207.06920, sections 4.2, 4.3 and 6.3).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .augment import Augmentation, mask, training_windows
+from .data import Dataset
+from .features import Normalization
+from .models import architecture, model
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that training depends on besides the model and the data; chosen on the dev split.
+
+    Attributes:
+        windows: training windows, made once.
+        epochs: passes over them, both stages together.
+        second_stage: share of the epochs that stage 2 takes, at least one epoch; the float model has no stage 2 and
+            spends them all on stage 1.
+        batch_size: windows an update.
+        learning_rate: Adam's at the start of stage 1.
+        final_rate: its share that is left at the end of stage 1 and throughout stage 2.
+        label_smoothing: of the cross-entropy.
+        augmentation: how windows are made.
+    """
+
+    windows: int = 65_536
+    epochs: int = 28
+    second_stage: float = 0.07
+    batch_size: int = 512
+    learning_rate: float = 4e-3
+    final_rate: float = 0.01
+    label_smoothing: float = 0.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model and what must travel with it.
+
+    Attributes:
+        model: Keras model from normalised features [batch, 540] to logits [batch, classes].
+        normalization: of the raw features.
+        seconds: that training took.
+    """
+
+    model: tf.keras.Model
+    normalization: Normalization
+    seconds: float
+
+    def save(self, path: str | Path) -> None:
+        """Writes the model to `path` (.keras) and the normalization beside it (.npz)."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self.model.save(path)
+        self.normalization.save(Path(path).with_suffix(".npz"))
+
+
+def train(
+    name: str,
+    dataset: Dataset,
+    seed: int = 0,
+    epochs: int | None = None,
+    recipe: Recipe | None = None,
+    quantizer: Callable[..., Any] | None = None,
+    bits: int | None = None,
+    progress: bool = False,
+) -> Trained:
+    """Trains one model on the training split.
+
+    Args:
+        name: M0 to M6.
+        dataset: where windows come from.
+        seed: of the windows, the initial weights and their order.
+        epochs: in place of the recipe's.
+        recipe: default: `Recipe()`.
+        quantizer: see `models.model`.
+        bits: see `models.model`.
+        progress: shows a bar.
+
+    Raises:
+        ValueError: no such model, or fewer epochs than its stages need.
+    """
+    import tensorflow as tf
+
+    recipe, begin = recipe or Recipe(), time.perf_counter()
+    epochs = recipe.epochs if epochs is None else epochs
+    stage_two = second_stage_epochs(name, epochs, recipe.second_stage)
+    tf.keras.utils.set_random_seed(seed)
+    network = model(name, dataset.classes, quantizer, bits)
+    raw, labels = training_windows(dataset.train, recipe.windows, dataset.classes, recipe.augmentation, seed)
+    normalization = Normalization.fit(raw)
+    inputs = mask(normalization(raw), recipe.augmentation.masked, seed)
+    updates = (epochs - stage_two) * -(-len(inputs) // recipe.batch_size)
+    rate = tf.keras.optimizers.schedules.CosineDecay(recipe.learning_rate, updates, alpha=recipe.final_rate)
+    loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
+    network.compile(optimizer=tf.keras.optimizers.Adam(rate), loss=loss)
+    callbacks = [_two_stages(stage_two)] if stage_two else []
+    with _bar(f"Training {name}", epochs) if progress else nullcontext(lambda: None) as advance:
+        callbacks.append(tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: advance()))
+        targets = tf.one_hot(labels, dataset.classes).numpy()
+        network.fit(inputs, targets, recipe.batch_size, epochs, verbose=0, callbacks=callbacks)
+    return Trained(network, normalization, time.perf_counter() - begin)
+
+
+def second_stage_epochs(name: str, epochs: int, share: float) -> int:
+    """Epochs of stage 2 among `epochs`: none for the float model, at least one otherwise.
+
+    Raises:
+        ValueError: too few epochs for the model's stages.
+    """
+    stages = 1 if architecture(name).activation_bits > 16 else 2
+    if epochs < stages:
+        raise ValueError(f"{name} trains in {stages} stages and needs at least {stages} epochs, not {epochs}")
+    return max(1, round(share * epochs)) if stages == 2 else 0
+
+
+def _two_stages(epochs: int) -> Any:
+    from subbyte import keras_layers as ql
+
+    return ql.TwoStage(second_stage_epochs=epochs)
+
+
+class _bar:
+    """Context of a rich progress bar; gives the function that advances it."""
+
+    def __init__(self, name: str, steps: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        self._progress = Progress(*columns, transient=True)
+        self._task = self._progress.add_task(name, total=steps)
+
+    def __enter__(self) -> Callable[[], None]:
+        self._progress.start()
+        return lambda: self._progress.advance(self._task)
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
