@@ -2,8 +2,8 @@
 
     python fuzz_interpreter.py ROUNDS     prints "accepted rejected"
 
-Whatever happens must be a RuntimeError from `allocate_tensors()` or a run. `test_kernels_plugin.py` starts it in a process
-of its own, since the other possibility is a crash.
+Each model must run or raise RuntimeError in `allocate_tensors()`. The third possibility is a crash, so
+`test_kernels_plugin.py` starts this in a process of its own.
 """
 
 import sys

@@ -14,7 +14,6 @@ from subbyte import kernels
 from subbyte.kernels import reference
 from subbyte.schemas import HEADER, PackedLayer
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated", "ignore:.*preserve_all_tensors")
 
 

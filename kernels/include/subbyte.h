@@ -5,8 +5,8 @@
 //   const subbyte_isa *isa = subbyte_best_isa();                 // once
 //   subbyte_fully_connected(layer, input, 1, output, isa);       // int8 [1, K] -> int8 [1, N]
 //
-// Nothing here allocates, keeps state or needs more of the C library than string.h. Every instruction set gives the
-// same bits. The packed layer is defined in schemas/packed_layer.fbs and explained in docs/format.md.
+// Nothing here allocates, keeps state or needs more of a C library than memcpy, memset and strcmp. Every instruction
+// set gives the same bits. The packed layer is defined in schemas/packed_layer.fbs and explained in docs/format.md.
 #ifndef SUBBYTE_H
 #define SUBBYTE_H
 

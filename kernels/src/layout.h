@@ -2,9 +2,12 @@
 #ifndef SUBBYTE_LAYOUT_H
 #define SUBBYTE_LAYOUT_H
 
-#include <string.h>
-
 #include "../include/subbyte.h"
+
+// All that is asked of a C library. Declared here because bare-metal compilers may come without <string.h>.
+void *memcpy(void *restrict to, const void *restrict from, size_t bytes);
+void *memset(void *to, int value, size_t bytes);
+int strcmp(const char *left, const char *right);
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the packed layer is little-endian and so must the processor be"

@@ -1,0 +1,119 @@
+"""The C code compiles strictly and everywhere, needs no C library, and gives the same bits however it is compiled."""
+
+import ctypes
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from compilers import INCLUDE, ROOT, SOURCES, STRICT, ZIG, compile_c, core_sources, native_compiler
+from models import random_layer
+from subbyte.kernels import delegate_path, reference
+
+needs_zig = pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="needs the ziglang package")
+COMPILERS = [pytest.param(native_compiler(), id="native"), pytest.param(ZIG, id="zig", marks=needs_zig)]
+CORTEX_M4 = ["-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m4+vfp4d16sp"]
+TARGETS = {"aarch64": ["-target", "aarch64-linux-gnu"], "x86": ["-target", "x86_64-linux-gnu"], "cortex-m4": CORTEX_M4}
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_no_warnings(compiler, tmp_path):
+    for source in SOURCES.glob("*.c"):
+        compile_c([*STRICT, "-O2", "-c", source, "-o", tmp_path / "out.o"], compiler)
+
+
+def test_the_code_is_formatted():
+    formatter = shutil.which(
+        "clang-format", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    )
+    if formatter is None:
+        pytest.skip("needs clang-format")
+    files = [*SOURCES.glob("*.[ch]"), *INCLUDE.glob("*.h"), *(ROOT / "tests" / "c").glob("*.c")]
+    command = [formatter, "--dry-run", "-Werror", *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_zig
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_core_needs_no_c_library(target, tmp_path):
+    """Linked with nothing but memcpy, memset and strcmp of our own."""
+    flags = ["-std=c11", "-Os", "-ffreestanding", "-nostdlib", "-fno-builtin"]
+    sources = [*core_sources(), ROOT / "tests/c/freestanding.c"]
+    compile_c(
+        [*TARGETS[target], *flags, "-fno-sanitize=all", "-I", INCLUDE, *sources, "-o", tmp_path / "firmware"], ZIG
+    )
+
+
+def test_the_core_includes_freestanding_headers_only():
+    included = set()
+    for path in [*core_sources(), *SOURCES.glob("*.h"), *INCLUDE.glob("*.h")]:
+        if path.name not in ("tflite_abi.h", "partition.h"):
+            included |= {line.split()[1] for line in path.read_text().splitlines() if line.startswith("#include <")}
+    assert included <= {"<stddef.h>", "<stdint.h>", "<cpuid.h>", "<immintrin.h>"}
+
+
+FLAGS = {
+    "O0": ["-std=c11", "-O0"],
+    "Os": ["-std=c11", "-Os"],
+    # Contraction allowed, on a processor with fused multiply-add: the rounding must not depend on it.
+    "contracted": ["-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast"],
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="builds a shared library the Unix way")
+@pytest.mark.parametrize("flags", FLAGS)
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_the_same_bits_however_compiled(compiler, flags, tmp_path):
+    path = tmp_path / "core.so"
+    compile_c(
+        [*FLAGS[flags], "-fno-sanitize=all", "-shared", "-fPIC", "-I", INCLUDE, *core_sources(), "-o", path], compiler
+    )
+    library = ctypes.CDLL(str(path))
+    library.subbyte_isa_at.restype = ctypes.c_void_p
+    library.subbyte_isa_runs.argtypes = [ctypes.c_void_p]
+    rng = np.random.default_rng(20)
+    for bits in range(1, 9):
+        for _ in range(5):
+            layer = random_layer(rng, 77, 35, bits, bias=rng.integers(-(2**20), 2**20, 35).astype(np.int32))
+            x = rng.integers(-128, 128, (8, 77)).astype(np.int8)
+            index = 0
+            while isa := library.subbyte_isa_at(index):
+                index += 1
+                if library.subbyte_isa_runs(isa):
+                    output = np.zeros((8, 35), np.int8)
+                    arguments = (x.ctypes.data, 8, output.ctypes.data, isa)
+                    pointers = [ctypes.c_void_p(a) if a != 8 else a for a in arguments]
+                    library.subbyte_fully_connected(layer.pack(), *pointers)
+                    np.testing.assert_array_equal(output, reference.fully_connected(layer, x))
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None or sys.platform != "linux", reason="needs cmake on Linux")
+def test_cmake_builds_without_warnings_and_exports_the_interface_only(tmp_path):
+    for command in (
+        ["cmake", "-S", str(ROOT), "-B", str(tmp_path), "-DSUBBYTE_WERROR=ON"],
+        ["cmake", "--build", str(tmp_path)],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "libsubbyte.a").is_file()
+    if shutil.which("nm"):
+        listing = subprocess.check_output(
+            ["nm", "-D", "--defined-only", tmp_path / "libsubbyte_delegate.so"], text=True
+        )
+        names = {line.split()[-1] for line in listing.splitlines()}
+        assert {"tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate", "subbyte_check"} <= names
+        assert all(name.startswith(("subbyte_", "tflite_plugin_")) for name in names)
+
+
+def test_the_plugin_asks_for_no_tensorflow_symbol():
+    if sys.platform != "linux" or not shutil.which("nm"):
+        pytest.skip("needs nm on Linux")
+    listing = subprocess.check_output(["nm", "-D", "--undefined-only", str(delegate_path())], text=True)
+    names = {line.split()[-1].split("@")[0] for line in listing.splitlines()}
+    names -= {name for name in names if name.startswith("_")}
+    assert names <= {"malloc", "calloc", "free", "getenv", "memcpy", "memset", "strcmp"}
