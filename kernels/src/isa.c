@@ -2,6 +2,9 @@
 #include "isa.h"
 
 static const subbyte_isa *const isas[] = {
+#if defined(SUBBYTE_AVX2)
+    &subbyte_avx2,
+#endif
     &subbyte_portable, // last: it runs everywhere and defines correct
 };
 

@@ -1,6 +1,6 @@
 // A variant: the leaf loops of one instruction set. It knows nothing of shapes, zero points, rounding or tails.
 //
-// A new one is a file that defines a `const subbyte_isa`, and a line in isa.c.
+// A new one is a file that defines a `const subbyte_isa`, its condition below and its line in isa.c.
 #ifndef SUBBYTE_ISA_H
 #define SUBBYTE_ISA_H
 
@@ -27,6 +27,11 @@ struct subbyte_isa {
   subbyte_plane_sums *plane_sums[SUBBYTE_PLANES]; // of 8, 4, 2 and 1 bits
   subbyte_codebook_sums *codebook_sums;
 };
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define SUBBYTE_AVX2
+extern const subbyte_isa subbyte_avx2;
+#endif
 
 extern const subbyte_isa subbyte_portable;
 
