@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .alignment import cut_windows
-from .data import CONTEXT, Split
+from .data import CONTEXT, MARGIN, Split
 from .features import FRAMES, INPUTS, KEEP_EVERY, KEPT_FRAMES, MEL_BINS, log_mel
 
 Floats = NDArray[np.floating[Any]]
@@ -28,8 +28,8 @@ class Augmentation:
         tempo: a keyword is said up to this factor slower or faster; its pitch stays.
         tract: mel bands that the highest band may move, either way, lower ones in proportion: longer or shorter vocal
             tracts.
-        even: draw keyword, then speaker, then recording, so that who recorded much does not rule.
         gain: dB, either way.
+        tilt: dB, the deviation of a random filter's step from one mel band to the next: microphones and rooms.
         noisy: share of windows that get background.
         snr: dB of keyword over background, lowest and highest.
         chatter: share of the background that is running speech; the rest is noise.
@@ -40,8 +40,8 @@ class Augmentation:
     shift: int = 10
     tempo: float = 1.25
     tract: float = 1.0
-    even: bool = True
     gain: float = 10.0
+    tilt: float = 0.0
     noisy: float = 0.6
     snr: tuple[float, float] = (0.0, 30.0)
     chatter: float = 0.3
@@ -58,6 +58,7 @@ def training_windows(
     for first in range(0, windows, 4096):  # bounds the memory
         part = slice(first, min(first + 4096, windows))
         energies, labels[part] = _draw(split, part.stop - first, classes - 1, settings, rng)
+        energies = energies * _filters(len(energies), settings.tilt, rng)
         energies = _add_background(energies, split, settings, rng)
         level = rng.uniform(-settings.gain, settings.gain, (len(energies), 1, 1))
         inputs[part] = log_mel(energies * 10.0 ** (level / 10.0)).reshape(-1, INPUTS)
@@ -90,29 +91,17 @@ def _draw(
     """Energies [count, KEPT_FRAMES, MEL_BINS] and labels: keywords near the centre, then speech, then noise."""
     rest = round(count * settings.background)
     noise = rest // 5
-    clip = rng.choice(len(split.labels), count - rest, p=_weights(split) if settings.even else None)
+    clip = rng.integers(0, len(split.labels), count - rest)
     keywords = _warp(_at_a_tempo(split.keywords, clip, settings, rng), settings.tract, rng)
     speech, sounds = _random_windows(split.speech, rest - noise, rng), _random_windows(split.noise, noise, rng)
     return np.concatenate([keywords, speech, sounds]), np.append(split.labels[clip], np.full(rest, other))
-
-
-def _weights(split: Split) -> Floats:
-    """Chances [clips] that make keywords, and each keyword's speakers, equally likely."""
-    _, voice, recordings = np.unique(
-        np.char.add(split.speakers, split.labels.astype(str)), return_inverse=True, return_counts=True
-    )
-    keyword_of_voice = np.zeros(len(recordings), np.int64)
-    keyword_of_voice[voice] = split.labels
-    voices = np.bincount(keyword_of_voice)
-    weights = 1.0 / (recordings[voice] * voices[split.labels])
-    return np.asarray(weights / weights.sum())
 
 
 def _at_a_tempo(keywords: Floats, clip: NDArray[np.int64], settings: Augmentation, rng: np.random.Generator) -> Floats:
     """Windows [len(clip), KEPT_FRAMES, MEL_BINS] with their frames nearer or further apart, around a shifted centre."""
     limit = np.log(settings.tempo)
     apart = KEEP_EVERY * np.exp(rng.uniform(-limit, limit, (len(clip), 1)))
-    centre = CONTEXT // 2 + rng.uniform(-settings.shift, settings.shift, (len(clip), 1))
+    centre = MARGIN + KEEP_EVERY * (KEPT_FRAMES // 2) + rng.uniform(-settings.shift, settings.shift, (len(clip), 1))
     frames = np.rint(centre + apart * (np.arange(KEPT_FRAMES) - KEPT_FRAMES // 2)).astype(np.int64)
     return keywords[clip[:, np.newaxis], np.clip(frames, 0, CONTEXT - 1)]
 
@@ -126,6 +115,12 @@ def _warp(energies: Floats, most: float, rng: np.random.Generator) -> Floats:
     low = np.take_along_axis(energies, below[:, np.newaxis], axis=2)
     high = np.take_along_axis(energies, below[:, np.newaxis] + 1, axis=2)
     return np.asarray(low + part * (high - low))
+
+
+def _filters(count: int, tilt: float, rng: np.random.Generator) -> Floats:
+    """Random smooth responses [count, 1, MEL_BINS], as factors of energy."""
+    walk = np.cumsum(rng.normal(0.0, tilt, (count, 1, MEL_BINS)), axis=2)
+    return np.asarray(10.0 ** ((walk - walk.mean(axis=2, keepdims=True)) / 10.0))
 
 
 def _add_background(energies: Floats, split: Split, settings: Augmentation, rng: np.random.Generator) -> Floats:

@@ -139,11 +139,12 @@ def read_folder(root: Path, progress: bool = False) -> Dataset:
         arrays = _analyse(root, wakewords, speech, noises, keywords, progress)
         cache.parent.mkdir(parents=True, exist_ok=True)
         partial = cache.with_name(f"{cache.stem}.{os.getpid()}.npz")
-        np.savez(partial, **arrays)
+        np.savez(partial, **arrays)  # type: ignore[arg-type]  # numpy's stub knows one keyword
         partial.replace(cache)
     with np.load(cache) as file:
         splits = {
-            split: Split(**{field: file[f"{split}_{field}"] for field in Split.__dataclass_fields__}) for split in SPLITS
+            split: Split(**{field: file[f"{split}_{field}"] for field in Split.__dataclass_fields__})
+            for split in SPLITS
         }
     return Dataset(keywords, _source(root, wakewords), **splits)
 

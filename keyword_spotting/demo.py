@@ -61,7 +61,6 @@ def demo(
         ValueError: bad data, or an output code of the packed model differs from Keras.
     """
     from rich.console import Console
-
     from subbyte import converter, kernels
 
     console, folder = Console(), Path(output_dir)

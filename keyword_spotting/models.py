@@ -101,7 +101,6 @@ def _float_model(plan: Architecture, classes: int) -> tf.keras.Sequential:
 
 def _quantized_model(plan: Architecture, classes: int, quantizer: Callable[..., Any] | None) -> tf.keras.Sequential:
     import tensorflow as tf
-
     from subbyte import keras_layers as ql
 
     quantizer = quantizer or ql.quantizers.Tanh

@@ -99,6 +99,7 @@ def _espeak() -> tuple[ctypes.CDLL, int]:
     rate = int(library.espeak_Initialize(_SYNCHRONOUS, 0, data, _DONT_EXIT))
     if rate <= 0:
         raise RuntimeError(f"espeak-ng did not start with its data in {data.decode()}: reinstall espeakng-loader")
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # voices flutter and breathe at random
     return library, rate
 
 
@@ -189,7 +190,8 @@ def synthesize(
         speaker_count: distinct speakers; three in five train, one in five each dev and test.
         takes: recordings of each phrase by each speaker, each with another pitch, speed and room.
         noises: background recordings of 5 s.
-        seed: of everything random; the same seed writes the same samples.
+        seed: of everything random. The same seed in a fresh process writes the same files; within a process espeak-ng
+            goes on where its last utterance left its voice.
 
     Returns:
         `folder`.

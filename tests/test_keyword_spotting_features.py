@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.signal
-
 from subbyte.keyword_spotting import alignment, features
 
 RNG = np.random.default_rng(0)
@@ -15,7 +14,7 @@ TIME = np.arange(features.WINDOW_SAMPLES) / features.SAMPLE_RATE
 def speech_like() -> np.ndarray:
     """A buzz through two moving resonances, with pauses: loud and silent bands in one clip."""
     pulses = (np.arange(len(TIME)) % 130 == 0).astype(np.float64)
-    voiced = scipy.signal.lfilter([1.0], [1.0, -1.6, 0.9], pulses) + scipy.signal.lfilter([1.0], [1, -0.4, 0.95], pulses)
+    voiced = sum(scipy.signal.lfilter([1.0], resonance, pulses) for resonance in ([1, -1.6, 0.9], [1, -0.4, 0.95]))
     return 0.1 * voiced * np.clip(np.sin(9 * TIME), 0.0, 1.0) + 1e-4 * RNG.standard_normal(len(TIME))
 
 

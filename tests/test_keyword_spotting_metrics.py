@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import scipy.special
 from sklearn import metrics as sklearn_metrics
-
 from subbyte.keyword_spotting import metrics
 
 RNG = np.random.default_rng(0)
@@ -86,7 +85,7 @@ def test_a_lower_false_alarm_rate_never_misses_less() -> None:
 
 
 def test_bootstrap_interval_is_that_of_a_mean_over_equal_speakers() -> None:
-    """Speakers of 40 clips, all right or all wrong: the interval is the binomial one of 50 speakers, not of 2000 clips."""
+    """Speakers of 40 clips, all right or all wrong: the binomial interval of 50 speakers, not of 2000 clips."""
     right = np.arange(50) < 35
     logits = np.repeat(np.where(right[:, np.newaxis], [5.0, 0.0, 0.0], [0.0, 5.0, 0.0]), 40, axis=0)
     speakers = np.repeat([f"s{index}" for index in range(50)], 40)
