@@ -1,0 +1,183 @@
+"""The conversion: any source, lowered to integer linear ops, written for a target."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import keras_source, tflite_source
+from .errors import ConversionError
+from .graph import Graph, TensorType
+from .io_types import set_io
+from .linear import LinearOp
+from .lower import lower
+from .targets import WRITERS, fits_int4
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One row of the report.
+
+    Attributes:
+        layer, op: names; `op` is what the target wrote.
+        weight_bits: bits of one stored weight.
+        distinct_values: different weights in the layer.
+        weights: how many.
+        stored_bytes: of weights, scales and biases in the file.
+        sqnr_db: signal to quantization noise of the weights against the float ones; None where nobody knows those.
+    """
+
+    layer: str
+    op: str
+    weight_bits: int
+    distinct_values: int
+    weights: int
+    stored_bytes: int
+    sqnr_db: float | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A converted model.
+
+    Attributes:
+        tflite: the file.
+        layers: a row for each linear op.
+        notes: a line for each layer that stayed as it was, and why.
+        target, io: as asked for.
+        totals: bytes of the whole file as "float32" (computed: 4 bytes a weight), "int8", "int4" and "packed".
+    """
+
+    tflite: bytes
+    layers: list[LayerReport]
+    notes: list[str]
+    target: str
+    io: str
+    totals: dict[str, int] = field(default_factory=dict)
+
+
+def convert(model: Any, target: str = "packed", io: str = "float32") -> Result:
+    """Converts a model to TFLite with 1 to 8-bit weights.
+
+    Args:
+        model: a Keras model that has been through stage 2; the path of a `.keras` file, of a SavedModel folder or of an
+            int8 `.tflite`; or the bytes of one.
+        target: "packed" for the bundled kernel; "int8" for stock ops in 8-bit containers, with the same numbers; "int4"
+            for stock 4-bit ops where the weights allow it.
+        io: type of inputs and outputs, "float32" or "int8".
+
+    Raises:
+        ConversionError: what cannot be converted, with the layer and the mend in one line.
+    """
+    return Conversion.start(model, io).write(target)
+
+
+class Conversion:
+    """A model lowered once, to be written for several targets."""
+
+    def __init__(self, graph: Graph, notes: list[str], io: str) -> None:
+        self.graph, self.notes, self.io = graph, notes, io
+
+    @classmethod
+    def start(cls, model: Any, io: str = "float32") -> Conversion:
+        """Reads and lowers `model`; see `convert`."""
+        graph = Graph.read(*_tflite_of(model))
+        lower(graph)
+        notes = tflite_source.raise_linear_ops(graph)
+        set_io(graph, io)
+        graph.model.description = b"subbyte"
+        graph.model.metadata = None
+        return cls(graph, notes, io)
+
+    @property
+    def linear_ops(self) -> list[LinearOp]:
+        return [op for op in self.graph.operators if isinstance(op, LinearOp)]
+
+    def write(self, target: str = "packed") -> Result:
+        """The model for `target`, with the report."""
+        if target not in WRITERS:
+            raise ConversionError(f"unknown target {target!r}: choose {', '.join(WRITERS)}")
+        if not self.linear_ops:
+            reasons = "; ".join(self.notes) or "it has no fully connected layer"
+            raise ConversionError(f"nothing to pack in this model: {reasons}")
+        files = {name: self.tflite(name) for name in WRITERS}
+        weights = sum(op.weights.size for op in self.linear_ops)
+        totals = {name: len(data) for name, data in files.items()}
+        return Result(
+            tflite=files[target],
+            layers=[self._row(op, target) for op in self.linear_ops],
+            notes=[*self.notes, *self._float_notes()],
+            target=target,
+            io=self.io,
+            totals={"float32": totals["int8"] + 3 * weights, **totals},
+        )
+
+    def tflite(self, target: str, expose: bool = False) -> bytes:
+        """The file alone; with `expose` every linear op's output is an output of the model as well."""
+        graph = copy.deepcopy(self.graph)
+        if expose:
+            own = set(graph.outputs)
+            extra = [t for op in graph.operators if isinstance(op, LinearOp) for t in op.outputs if t not in own]
+            graph.main.outputs = [*graph.outputs, *extra]
+            graph.model.signatureDefs = None
+        for op in [op for op in graph.operators if isinstance(op, LinearOp)]:
+            graph.replace(op, WRITERS[target](graph, op))
+        graph.prune()
+        return graph.write()
+
+    def _row(self, op: LinearOp, target: str) -> LayerReport:
+        graph = copy.deepcopy(self.graph)
+        written = WRITERS[target](graph, op)[-1 if target == "packed" else 0]
+        constants = [graph.tensor(int(tensor)) for tensor in written.inputs[1:]]
+        buffers = {info.buffer: len(graph.model.buffers[info.buffer].data) for info in constants}
+        # A stock tensor keeps a float scale and a 64-bit zero point for each channel.
+        scales = sum(12 * len(info.quantization.scale) for info in constants if info.quantization is not None)
+        bits = {"packed": op.grid.bits, "int8": 8, "int4": 4 if fits_int4(op) else 8}[target]
+        return LayerReport(
+            layer=op.layer,
+            op=graph.kind(written),
+            weight_bits=bits,
+            distinct_values=len(np.unique(op.weights)),
+            weights=op.weights.size,
+            stored_bytes=sum(buffers.values()) + scales,
+            sqnr_db=op.sqnr_db(),
+        )
+
+    def _float_notes(self) -> list[str]:
+        """Stock ops that run in float between quantized ones: slow on a device, and off the numbers' promise."""
+        notes = []
+        for op in self.graph.operators:
+            if isinstance(op, LinearOp) or self.graph.kind(op) in ("QUANTIZE", "DEQUANTIZE"):
+                continue
+            if self.graph.tensor(int(op.outputs[0])).type == TensorType.FLOAT32:
+                notes.append(
+                    f"{tflite_source.layer_name(self.graph, op)} runs in float ({self.graph.kind(op)}): "
+                    "put QuantActivation behind it to make it int8"
+                )
+        return notes
+
+
+def _tflite_of(model: Any) -> tuple[bytes, str]:
+    """A source's TFLite bytes and its name."""
+    if isinstance(model, bytes | bytearray):
+        return bytes(model), "the model"
+    if not isinstance(model, str | Path):
+        return keras_source.from_keras(model), model.name
+    path = Path(model)
+    if path.is_dir():
+        if not (path / "saved_model.pb").is_file():
+            raise ConversionError(f"{path} is a folder without saved_model.pb: not a SavedModel")
+        return keras_source.from_saved_model(path), str(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConversionError(f"cannot read {path}: {error.strerror}") from error
+    if data[4:8] == b"TFL3":
+        return data, str(path)
+    if path.suffix == ".keras" or data[:2] == b"PK":
+        return keras_source.from_keras(keras_source.load_keras(path)), str(path)
+    raise ConversionError(f"{path} is no model that subbyte reads: give a .keras file, a SavedModel folder or a .tflite")

@@ -1,0 +1,109 @@
+"""One integer linear op: what every path of the converter meets in, and every target is written from.
+
+    y code = clamp(rint(float32(sum(weights * x codes) + bias) * multiplier) + y zero point)
+    multiplier = x scale * weight scale / y scale
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from .graph import Graph
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a weight becomes a packed code of `bits` bits: weight = offset + step * code, or codebook[code]."""
+
+    bits: int
+    offset: int = 0
+    step: int = 1
+    codebook: tuple[int, ...] | None = None
+
+    def encode(self, weights: np.ndarray) -> np.ndarray:
+        """uint8 codes; the inverse of the decode. Raises ValueError for a weight off the grid."""
+        if self.codebook is not None:
+            values = np.asarray(self.codebook)
+            order = np.argsort(values, kind="stable")
+            codes = order[np.searchsorted(values[order], weights).clip(max=len(values) - 1)]
+            decoded = values[codes]
+        else:
+            codes = (weights - self.offset) // self.step
+            decoded = self.offset + self.step * codes
+        if not np.array_equal(decoded, weights) or codes.min() < 0 or codes.max() >= 1 << self.bits:
+            raise ValueError("a weight is off the grid")
+        return codes.astype(np.uint8)
+
+
+def smallest_grid(weights: np.ndarray) -> Grid:
+    """The grid of fewest bits that holds int8 weights without loss; evenly spaced rather than a codebook."""
+    values = np.unique(weights).astype(int)
+    step = int(np.gcd.reduce(np.diff(values))) if len(values) > 1 else 1
+    last = (values[-1] - values[0]) // step
+    linear_bits = max(1, int(last).bit_length())
+    codebook_bits = max(1, int(len(values) - 1).bit_length())
+    if codebook_bits < linear_bits:
+        padding = [int(values[-1])] * ((1 << codebook_bits) - len(values))
+        return Grid(codebook_bits, codebook=(*values.tolist(), *padding))
+    # The format wants every code of the grid within int8, so a grid near its ends starts lower.
+    offset = min(int(values[0]), 127 - step * ((1 << linear_bits) - 1))
+    if offset < -128 or (values[0] - offset) % step:
+        return Grid(8, offset=-128)
+    return Grid(linear_bits, offset=offset, step=step)
+
+
+@dataclass
+class LinearOp:
+    """A fully connected layer in integers. Stands among a graph's operators until a target writes it.
+
+    Attributes:
+        layer: name for people.
+        inputs, outputs: one int8 tensor each, indices in the graph.
+        weights: [output_channels, input_features] int32 within int8.
+        weight_scale: [output_channels] float32, positive.
+        bias: [output_channels] int32, in units of x scale * weight scale; the input's zero point is not in it.
+        grid: of the weights.
+        clamp: smallest and largest output code.
+        keep_dims: the output keeps the input's leading dimensions.
+        real_weights: like `weights` before rounding, or None where nobody knows.
+    """
+
+    kind: ClassVar[str] = "LINEAR"
+
+    layer: str
+    inputs: list[int]
+    outputs: list[int]
+    weights: np.ndarray
+    weight_scale: np.ndarray
+    bias: np.ndarray
+    grid: Grid
+    clamp: tuple[int, int] = (-128, 127)
+    keep_dims: bool = False
+    real_weights: np.ndarray | None = None
+    intermediates: list[int] = field(default_factory=list)
+
+    def sqnr_db(self) -> float | None:
+        """Signal to quantization noise of the weights in dB, None where the float weights are not known."""
+        if self.real_weights is None:
+            return None
+        noise = float(np.sum((self.real_weights - self.weights) ** 2))
+        signal = float(np.sum(self.real_weights**2))
+        return 10 * float(np.log10(signal / noise)) if noise > 0 and signal > 0 else float("inf")
+
+
+def clamp_codes(low: float, high: float, quantization: tuple[float, int]) -> tuple[int, int]:
+    """Real bounds as the smallest and largest int8 code under (scale, zero point)."""
+    scale, zero_point = quantization
+    codes = np.rint(np.clip([low / scale, high / scale], -512, 512)) + zero_point
+    first, last = np.clip(codes, -128, 127)
+    return int(first), int(last)
+
+
+def activation_parameters(graph: Graph, op: LinearOp) -> tuple[float, int, float, int]:
+    """(x scale, x zero point, y scale, y zero point)."""
+    x, y = graph.quantization(op.inputs[0]), graph.quantization(op.outputs[0])
+    assert x is not None and y is not None, "a LinearOp stands between int8 tensors"
+    return (*x, *y)

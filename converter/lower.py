@@ -1,0 +1,183 @@
+"""From the graph that TensorFlow's converter leaves to integer linear ops.
+
+The converter has made every stock op int8 and kept each of our layers whole, in float, between the quantized tensors:
+
+    DEQUANTIZE -> SubbyteFullyConnected -> [MUL, ADD, SUB, RELU, MINIMUM, ...] -> QUANTIZE
+
+Constants behind the layer (a stock batch normalization) fold into its scale and bias, bounds into its clamp.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from flatbuffers import flexbuffers
+
+from .errors import ConversionError
+from .graph import Graph, schema
+from .linear import Grid, LinearOp, clamp_codes
+
+MARKER = "SubbyteFullyConnected"
+
+#: Ends of the ops that bound a value.
+_BOUNDS = {
+    "RELU": (0.0, np.inf),
+    "RELU6": (0.0, 6.0),
+    "RELU_N1_TO_1": (-1.0, 1.0),
+    "RELU_0_TO_1": (0.0, 1.0),
+}
+_FUSED = {value: name for name, value in vars(schema.ActivationFunctionType).items() if isinstance(value, int)}
+
+# A scale below this share of the offset would need a bias beyond float32's integers.
+_SMALLEST_SCALE = 2.0**-22
+
+
+@dataclass
+class _Affine:
+    """y = clip(scale * sum + offset, low, high), per channel, in float64."""
+
+    scale: np.ndarray
+    offset: np.ndarray
+    low: float = -np.inf
+    high: float = np.inf
+    #: Nothing but bounds behind the layer: the offset is still an exact multiple of the scale.
+    exact: bool = True
+    #: The ops that have been folded.
+    tail: list[Any] = field(default_factory=list)
+
+    def bounded(self, low: float, high: float) -> _Affine:
+        return replace(self, low=float(np.clip(self.low, low, high)), high=float(np.clip(self.high, low, high)))
+
+
+def lower(graph: Graph) -> None:
+    """Replaces every marked layer of `graph` by one `LinearOp` for each quantized tensor that it leads to."""
+    for marker in [op for op in graph.operators if graph.kind(op) == MARKER]:
+        _lower_marker(graph, marker)
+    graph.prune()
+
+
+def _lower_marker(graph: Graph, marker: Any) -> None:
+    options = flexbuffers.Loads(bytes(bytearray(marker.customOptions)))
+    layer = options["layer"]
+    codes, scale, offset, real_codes = (graph.constant(int(tensor)) for tensor in marker.inputs[1:5])
+    if codes is None or scale is None or offset is None or real_codes is None:
+        raise ConversionError(f"layer {layer}: its weights are not constant in this graph")
+    for what, value in (("weights", codes), ("scale or bias", scale), ("scale or bias", offset)):
+        if not np.all(np.isfinite(value)):
+            raise ConversionError(f"layer {layer}: its {what} hold NaN or infinity; train it again from a sane checkpoint")
+    x = _quantized_input(graph, marker, layer)
+    start = _Affine(scale.astype(np.float64), scale.astype(np.float64) * offset)
+    lowered = []
+    for y, affine in _quantized_outputs(graph, int(marker.outputs[0]), start, layer):
+        op = _linear_op(graph, layer, options, (x, y), (codes, offset, real_codes), affine)
+        graph.tensor(y).name = layer.encode() if not lowered else f"{layer}_{len(lowered)}".encode()
+        lowered.append((op, affine.tail[-1]))
+    graph.replace(marker, [op for op, _ in lowered])
+    for _, quantize in lowered:
+        graph.replace(quantize, [])
+
+
+def _quantized_input(graph: Graph, marker: Any, layer: str) -> int:
+    dequantize = graph.producer(int(marker.inputs[0]))
+    if dequantize is None or graph.kind(dequantize) != "DEQUANTIZE" or graph.quantization(int(dequantize.inputs[0])) is None:
+        raise ConversionError(
+            f"layer {layer}: its input is not quantized; put QuantInput, ClippedReLU or QuantActivation before it"
+        )
+    return int(dequantize.inputs[0])
+
+
+def _quantized_outputs(graph: Graph, tensor: int, affine: _Affine, layer: str) -> list[tuple[int, _Affine]]:
+    """Follows a float tensor to every int8 tensor made from it."""
+    consumers = graph.consumers(tensor)
+    if tensor in graph.outputs or not consumers:
+        raise _no_range(layer)
+    found = []
+    for op in consumers:
+        y, after = int(op.outputs[0]), _apply(graph, op, tensor, affine)
+        if graph.kind(op) == "QUANTIZE" and graph.quantization(y) is not None:
+            found.append((y, after))
+        elif after is affine:
+            raise _no_range(layer, graph.kind(op))
+        else:
+            found += _quantized_outputs(graph, y, after, layer)
+    return found
+
+
+def _no_range(layer: str, op: str | None = None) -> ConversionError:
+    found = f"{op} follows" if op else "it is the model's float output"
+    return ConversionError(
+        f"layer {layer}: its output has no range ({found}); put ClippedReLU or QuantActivation directly behind it"
+    )
+
+
+def _apply(graph: Graph, op: Any, tensor: int, affine: _Affine) -> _Affine:
+    """The map with `op` behind it; `affine` itself where the op does not fold."""
+    kind = graph.kind(op)
+    if kind == "QUANTIZE":
+        return replace(affine, tail=[*affine.tail, op])
+    if kind in _BOUNDS:
+        return replace(affine.bounded(*_BOUNDS[kind]), tail=[*affine.tail, op])
+    other = next((graph.constant(int(t)) for t in op.inputs if t != tensor), None)
+    if kind not in ("MINIMUM", "MAXIMUM", "MUL", "ADD", "SUB") or other is None or len(op.inputs) != 2:
+        return affine
+    value = other.astype(np.float64)
+    if kind in ("MINIMUM", "MAXIMUM"):
+        if value.size != 1:
+            return affine
+        ends = (-np.inf, value.item()) if kind == "MINIMUM" else (value.item(), np.inf)
+        return replace(affine.bounded(*ends), tail=[*affine.tail, op])
+    if np.isfinite([affine.low, affine.high]).any() or value.size not in (1, affine.scale.size):
+        return affine
+    if kind == "SUB" and op.inputs[0] != tensor:
+        return affine
+    value = value.reshape(-1)
+    scale = affine.scale * value if kind == "MUL" else affine.scale
+    offset = {"MUL": affine.offset * value, "ADD": affine.offset + value, "SUB": affine.offset - value}[kind]
+    moved = replace(affine, scale=scale, offset=offset, exact=False, tail=[*affine.tail, op])
+    return moved.bounded(*_BOUNDS.get(_FUSED[op.builtinOptions.fusedActivationFunction], (-np.inf, np.inf)))
+
+
+def _linear_op(
+    graph: Graph,
+    layer: str,
+    options: dict[str, Any],
+    tensors: tuple[int, int],
+    constants: tuple[np.ndarray, np.ndarray, np.ndarray],
+    affine: _Affine,
+) -> LinearOp:
+    x, y = tensors
+    codes, offset, real_codes = constants
+    x_scale = graph.quantization(x)[0]  # type: ignore[index]
+    y_parameters = graph.quantization(y)
+    assert y_parameters is not None, "a path ends in an int8 tensor"
+    flip = np.where(affine.scale < 0, -1, 1)
+    scale = np.maximum(np.abs(affine.scale), np.maximum(np.abs(affine.offset) * _SMALLEST_SCALE, 2.0**-60))
+    bias = (offset if affine.exact else affine.offset / scale) / x_scale
+    if affine.exact and _is_power_of_two(x_scale) and np.any(bias != np.rint(bias)):
+        raise ConversionError(
+            f"layer {layer}: its input scale {x_scale:g} is coarser than 1/{options['bias_resolution']}, so its bias is not "
+            f"exact; give the layer bias_resolution={max(1, int(1 / x_scale))} or its input a smaller max_value"
+        )
+    if np.any(np.abs(bias) >= 2**31 - 2**24):
+        raise ConversionError(
+            f"layer {layer}: a bias does not fit 32 bits at input scale {x_scale:g}; give its input a larger max_value"
+        )
+    return LinearOp(
+        layer=layer,
+        inputs=[x],
+        outputs=[y],
+        weights=(codes.T * flip[:, None]).astype(np.int32),
+        weight_scale=scale.astype(np.float32),
+        bias=np.rint(bias).astype(np.int32),
+        grid=Grid(options["bits"], options["code_offset"], options["code_step"]),
+        clamp=clamp_codes(affine.low, affine.high, y_parameters),
+        keep_dims=len(graph.shape(x)) > 2,
+        real_weights=real_codes.T.astype(np.float64) * flip[:, None],
+    )
+
+
+def _is_power_of_two(value: float) -> bool:
+    return math.frexp(value)[0] == 0.5
