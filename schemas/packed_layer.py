@@ -145,8 +145,8 @@ class PackedLayer:
         def section(name: str, dtype: str, count: int) -> np.ndarray:
             return np.frombuffer(data, dtype, count, int(header[name]))
 
-        if header["multiplier_type"] == MultiplierType.BFLOAT16:
-            multiplier = (section("multiplier_offset", "<u2", channels).astype(np.uint32) << 16).view(np.float32)
+        if header["multiplier_type"] == MultiplierType.UFLOAT16:
+            multiplier = (section("multiplier_offset", "<u2", channels).astype(np.uint32) << 14).view(np.float32)
         else:
             multiplier = section("multiplier_offset", "<f4", channels)
         bias_dtype = "<i2" if header["bias_type"] == BiasType.INT16 else "<i4"
@@ -289,8 +289,8 @@ def _last_panel(channels: int) -> int:
 
 def _shortest_multiplier(multiplier: np.ndarray) -> tuple[np.ndarray, int]:
     bits = multiplier.astype("<f4").view("<u4")
-    if np.all(bits & 0xFFFF == 0):
-        return (bits >> 16).astype("<u2"), MultiplierType.BFLOAT16
+    if np.all(bits & 0xC0003FFF == 0):
+        return (bits >> 14).astype("<u2"), MultiplierType.UFLOAT16
     return multiplier.astype("<f4"), MultiplierType.FLOAT32
 
 

@@ -119,7 +119,7 @@ def test_short_multipliers_and_biases_lose_nothing():
     short, long = random_layer(rng, 4, 3, **exact), random_layer(rng, 4, 3)
     assert PackedLayer.unpack(short.pack()) == short
     header = np.frombuffer(short.pack(), HEADER, 1)[0]
-    assert header["multiplier_type"] == ENUMS["MultiplierType"].BFLOAT16
+    assert header["multiplier_type"] == ENUMS["MultiplierType"].UFLOAT16
     assert (header["bias_type"], header["bias_shift"]) == (ENUMS["BiasType"].INT16, 12)
     assert len(short.pack()) <= len(long.pack())
 

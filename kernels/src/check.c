@@ -22,7 +22,7 @@ static int has_known_values(const subbyte_header *h) {
          is_between(h->decode, SUBBYTE_LINEAR, SUBBYTE_CODEBOOK) && h->layout == SUBBYTE_PANELS_OF_16_BY_4 &&
          is_between(h->activation_type, SUBBYTE_ACTIVATION_INT8, SUBBYTE_ACTIVATION_INT16) &&
          is_between(h->requantization, SUBBYTE_REQUANTIZE_FLOAT32, SUBBYTE_REQUANTIZE_FIXED_POINT) &&
-         is_between(h->multiplier_type, SUBBYTE_MULTIPLIER_FLOAT32, SUBBYTE_MULTIPLIER_BFLOAT16) &&
+         is_between(h->multiplier_type, SUBBYTE_MULTIPLIER_FLOAT32, SUBBYTE_MULTIPLIER_UFLOAT16) &&
          is_between(h->bias_type, SUBBYTE_BIAS_INT32, SUBBYTE_BIAS_INT16) &&
          is_between(h->padding, SUBBYTE_PADDING_VALID, SUBBYTE_PADDING_SAME) &&
          (h->accumulator_bits == 32 || h->accumulator_bits == 16) &&

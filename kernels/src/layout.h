@@ -37,7 +37,7 @@ static inline uint32_t subbyte_blocks(int32_t features, int32_t width) {
 }
 
 static inline size_t subbyte_multiplier_bytes(const subbyte_header *header) {
-  return header->multiplier_type == SUBBYTE_MULTIPLIER_BFLOAT16 ? 2 : 4;
+  return header->multiplier_type == SUBBYTE_MULTIPLIER_UFLOAT16 ? 2 : 4;
 }
 
 static inline size_t subbyte_bias_bytes(const subbyte_header *header) {
@@ -48,10 +48,10 @@ static inline size_t subbyte_bias_bytes(const subbyte_header *header) {
 static inline float subbyte_load_multiplier(const uint8_t *layer, const subbyte_header *header, int32_t channel) {
   const uint8_t *at = layer + header->multiplier_offset + subbyte_multiplier_bytes(header) * (size_t)channel;
   uint32_t bits = 0;
-  if (header->multiplier_type == SUBBYTE_MULTIPLIER_BFLOAT16) {
-    uint16_t upper;
-    memcpy(&upper, at, sizeof upper);
-    bits = (uint32_t)upper << 16;
+  if (header->multiplier_type == SUBBYTE_MULTIPLIER_UFLOAT16) {
+    uint16_t middle;
+    memcpy(&middle, at, sizeof middle);
+    bits = (uint32_t)middle << 14;
   } else {
     memcpy(&bits, at, sizeof bits);
   }
