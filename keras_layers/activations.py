@@ -60,8 +60,9 @@ class ActivationQuantizer(tf.keras.layers.Layer):
         low, high = self._bounds(scale)
         in_stage_two = stages.is_on(self.stage_flag)
         if training:
-            bounded = tf.clip_by_value(inputs, low, high)
-            return tf.where(in_stage_two, _to_grid(bounded, low, high, scale), bounded)
+            # Stage 1 rounds to a grid so fine that it moves nothing.
+            step = tf.where(in_stage_two, scale, 2.0**-80)
+            return _to_grid(inputs, low, high, step)
 
         def deployed() -> tf.Tensor:
             outputs = self._marker(self._clamp_inside_int8(inputs, low, high), low, high, scale)
@@ -122,8 +123,13 @@ class ActivationQuantizer(tf.keras.layers.Layer):
 
 
 def _to_grid(x: tf.Tensor, low: tf.Tensor, high: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-    """The multiple of `scale` nearest to x bounded; a bound off the grid is rounded as well."""
-    return scale * numerics.round_half_even(tf.clip_by_value(x, low, high) / scale)
+    """The multiple of `scale` nearest to x bounded; a bound off the grid is rounded as well.
+
+    Gradients pass straight through between the bounds.
+    """
+    return numerics.straight_through_inside(
+        lambda x: scale * tf.round(tf.clip_by_value(x, low, high) / scale), x, low, high
+    )
 
 
 @tf.keras.utils.register_keras_serializable(package="subbyte")

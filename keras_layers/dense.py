@@ -138,7 +138,7 @@ class QuantDense(tf.keras.layers.Layer):
         sums = _product(inputs, self.kernel_quantizer.codes(latent))
         statistics = None
         if self.normalization is not None and self.normalization.trainable:
-            statistics = tf.nn.moments(sums, axes=list(range(len(inputs.shape) - 1)))
+            statistics = numerics.moments(sums, axes=list(range(len(inputs.shape) - 1)))
         scale, offset = self._fold(latent, statistics)
         return sums * scale + offset
 
@@ -179,18 +179,25 @@ class QuantDense(tf.keras.layers.Layer):
         dtype = latent.dtype
         on = stages.is_on(self.stage_flag)
 
-        def parameter(variable: tf.Variable | None, otherwise: float) -> tf.Tensor:
-            if variable is None:
-                return tf.constant(otherwise, dtype)
-            value = tf.cast(variable, dtype)
-            return tf.where(on, numerics.quantize_linear(value, self.parameter_bits), value)
+        def quantized(*plain: tf.Tensor) -> list[tf.Tensor]:
+            rows = tf.stack(plain)
+            return tf.unstack(tf.where(on, numerics.quantize_linear(rows, self.parameter_bits), rows))
 
-        gain, bias = parameter(self.gain, 1.0), parameter(self.bias, 0.0)
+        variables = {"gain": self.gain, "bias": self.bias}
+        present = {key: value for key, value in variables.items() if value is not None}
+        vectors = [tf.broadcast_to(tf.cast(value, dtype), (self.units,)) for value in present.values()]
+        parameters = {"gain": tf.ones((self.units,), dtype), "bias": tf.zeros((self.units,), dtype)}
+        if present:
+            parameters |= zip(present, numerics.straight_through(quantized)(*vectors), strict=True)
         step = self.kernel_quantizer.step(latent)
-        scale, offset = folding.fold(step, gain, bias, self.normalization, statistics)
-        scale, offset = (tf.broadcast_to(value, (self.units,)) for value in (scale, offset))
-        on_grid = folding.to_grid(scale, offset, self.bias_resolution)
-        return tf.where(on, on_grid[0], scale), tf.where(on, on_grid[1], offset)
+        scale, offset = folding.fold(step, parameters["gain"], parameters["bias"], self.normalization, statistics)
+
+        def deployed(*plain: tf.Tensor) -> list[tf.Tensor]:
+            on_grid = folding.to_grid(*plain, self.bias_resolution)
+            return [tf.where(on, *pair) for pair in zip(on_grid, plain, strict=True)]
+
+        scale, offset = numerics.straight_through(deployed)(scale, offset)
+        return scale, offset
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape[:-1], self.units)

@@ -3,9 +3,9 @@
     y = scale * (sum(codes * x) + offset / scale)
 
 Everything behind the product folds into it: the quantizer's step, gain, bias and batch normalization. In stage 2
-`scale` has 8 significant bits and `offset` is an integer multiple of scale / resolution. With an input scale of 2^-e
-and resolution <= 2^e that is an exact integer bias in the kernel, whatever the input's scale, so the kernel's
-arithmetic is Keras's up to an exact power of two.
+`scale` has 10 significant bits, the last of them 1, and `offset` is an integer multiple of scale / resolution. With an
+input scale of 2^-e and resolution <= 2^e that is an exact integer bias in the kernel, whatever the input's scale, so
+the kernel's arithmetic is Keras's up to an exact power of two.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def fold(
 
 
 def to_grid(scale: tf.Tensor, offset: tf.Tensor, resolution: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """(scale, offset) as deployed; straight-through gradients.
+    """(scale, offset) as deployed; no gradient.
 
     A channel whose scale is too small against its offset (a gamma near 0) gets the smallest scale that still holds the
     offset: its products stay below what the output resolves.
     """
-    floor = tf.stop_gradient(tf.maximum(tf.abs(offset) * (resolution / _MOST_STEPS), 2.0**-30))
+    floor = tf.maximum(tf.abs(offset) * (resolution / _MOST_STEPS), 2.0**-30)
     small = tf.abs(scale) < floor
     scale = tf.where(small, tf.where(scale < 0, -floor, floor), scale)
-    scale = numerics.round_to_bfloat16(scale)
-    grid = tf.stop_gradient(tf.abs(scale)) / resolution
-    return scale, grid * numerics.round_half_even(offset / grid)
+    scale = numerics.round_to_odd(scale)
+    grid = tf.abs(scale) / resolution
+    return scale, grid * tf.round(offset / grid)

@@ -66,7 +66,7 @@ class QuantBatchNormalization(tf.keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if training and self.trainable:
-            mean, variance = tf.nn.moments(inputs, axes=list(range(len(inputs.shape) - 1)))
+            mean, variance = numerics.moments(inputs, axes=list(range(len(inputs.shape) - 1)))
             self.update(mean, variance)
         else:
             mean, variance = tf.convert_to_tensor(self.moving_mean), tf.convert_to_tensor(self.moving_variance)
@@ -76,24 +76,26 @@ class QuantBatchNormalization(tf.keras.layers.Layer):
     def update(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
         """Moves the running statistics towards a batch's, [channels] each."""
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving + (1 - self.momentum) * (tf.stop_gradient(batch) - moving))
+            moving.assign_sub((1 - self.momentum) * (tf.convert_to_tensor(moving) - batch))
 
     def affine(self, mean: tf.Tensor, variance: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """(multiplier, offset), [channels] each, in mean's type: y = multiplier * x + offset; quantized in stage 2."""
         gamma = tf.ones_like(mean) if self.gamma is None else tf.cast(self.gamma, mean.dtype)
         beta = tf.zeros_like(mean) if self.beta is None else tf.cast(self.beta, mean.dtype)
-        plain = (mean, variance + self.epsilon, gamma, beta)
         on = stages.is_on(self.stage_flag)
-        mean, variance, gamma, beta = (
-            tf.where(on, quantized, value) for quantized, value in zip(self._quantize(*plain), plain, strict=True)
-        )
+
+        def vectors(*plain: tf.Tensor) -> list[tf.Tensor]:
+            return [tf.where(on, *pair) for pair in zip(self._quantize(*plain), plain, strict=True)]
+
+        plain = (mean, variance + self.epsilon, gamma, beta)
+        mean, variance, gamma, beta = numerics.straight_through(vectors)(*plain)
         multiplier = gamma / tf.sqrt(variance)
         return multiplier, beta - mean * multiplier
 
     def _quantize(self, mean: tf.Tensor, variance: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> list[tf.Tensor]:
         """Equation 2's four vectors, back on their own scale."""
         levels = 2.0**self.bits
-        gamma, beta = (numerics.quantize_linear(vector, self.bits) for vector in (gamma, beta))
+        gamma, beta = tf.unstack(numerics.quantize_linear(tf.stack([gamma, beta]), self.bits))
         if self.scaling is None:
             mean = numerics.quantize_linear(mean, self.bits)
             c_squared = numerics.power_of_two_above(tf.reduce_max(variance))
@@ -101,10 +103,10 @@ class QuantBatchNormalization(tf.keras.layers.Layer):
             largest = tf.maximum(tf.abs(mean), tf.sqrt(variance))
             c = numerics.power_of_two_above(largest if self.scaling == "channel" else tf.reduce_max(largest))
             step = 2 * c / levels
-            mean = step * numerics.round_half_even(tf.clip_by_value(mean / step, 1 - levels / 2, levels / 2 - 1))
+            mean = step * tf.round(tf.clip_by_value(mean / step, 1 - levels / 2, levels / 2 - 1))
             c_squared = c * c
         # A variance of code 0 would divide by zero.
-        code = numerics.round_half_even(tf.clip_by_value(variance / c_squared * levels, 1.0, levels - 1))
+        code = tf.round(tf.clip_by_value(variance / c_squared * levels, 1.0, levels - 1))
         return [mean, code * c_squared / levels, gamma, beta]
 
     def compute_output_shape(self, input_shape: Any) -> Any:

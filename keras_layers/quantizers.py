@@ -64,17 +64,24 @@ class Quantizer:
         return -(2 ** (self.bits - 1)) if self.grid == "symmetric" else 1 - 2**self.bits
 
     def codes(self, latent: tf.Tensor) -> tf.Tensor:
-        """Integers of the grid, in latent's shape and type; gradients pass the rounding, not where codes saturate."""
+        """Integers of the grid, in latent's shape and type; gradients pass the rounding, not where codes saturate.
+
+        A code saturates beyond its own bin: half a code step from the largest code on.
+        """
         return self.round_codes(self.real_codes(latent))
 
     def round_codes(self, real: tf.Tensor) -> tf.Tensor:
         """The codes nearest to real-valued ones."""
-        if self.grid == "bin_centre" and self.bits == 1:
-            return numerics.sign(tf.clip_by_value(real, -2.0, 2.0))
-        if self.grid == "bin_centre":
-            inside = tf.clip_by_value((real - 1) / 2, -(2.0 ** (self.bits - 1)), 2.0 ** (self.bits - 1) - 1)
-            return 2 * numerics.round_half_even(inside) + 1
-        return numerics.round_half_even(tf.clip_by_value(real, -float(self.largest_code), float(self.largest_code)))
+        limit = self.largest_code + self.code_step / 2
+        return numerics.straight_through_inside(self._nearest_codes, real, -limit, limit)
+
+    def _nearest_codes(self, real: tf.Tensor) -> tf.Tensor:
+        largest = float(self.largest_code)
+        if self.grid == "symmetric":
+            return tf.round(tf.clip_by_value(real, -largest, largest))
+        if self.bits == 1:
+            return tf.where(real < 0, -tf.ones_like(real), tf.ones_like(real))
+        return 2 * tf.round(tf.clip_by_value(0.5 * real - 0.5, -0.5 * largest - 0.5, 0.5 * largest - 0.5)) + 1
 
     def real_codes(self, latent: tf.Tensor) -> tf.Tensor:
         """What is rounded to codes: the kernel divided by the step."""

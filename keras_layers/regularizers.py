@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from . import numerics
+
 
 @tf.keras.utils.register_keras_serializable(package="subbyte")
 class TargetDistribution(tf.keras.regularizers.Regularizer):
@@ -27,7 +29,7 @@ class TargetDistribution(tf.keras.regularizers.Regularizer):
         self.sigma, self.lambda_sigma, self.lambda_mu = float(sigma), float(lambda_sigma), float(lambda_mu)
 
     def __call__(self, latent: tf.Tensor) -> tf.Tensor:
-        mean, variance = tf.nn.moments(tf.reshape(latent, [-1]), axes=0)
+        mean, variance = numerics.moments(tf.reshape(latent, [-1]), axes=[0])
         deviation = tf.sqrt(variance + 1e-12) - self.sigma
         return self.lambda_sigma * tf.square(deviation) + self.lambda_mu * tf.square(mean)
 
