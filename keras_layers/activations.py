@@ -71,6 +71,7 @@ class ActivationQuantizer(tf.keras.layers.Layer):
 
         outputs = tf.cond(in_stage_two, deployed, lambda: tf.clip_by_value(inputs, low, high))
         outputs.set_shape(inputs.shape)
+        markers.tap(self.name, outputs)
         return outputs
 
     def compute_output_shape(self, input_shape: Any) -> Any:

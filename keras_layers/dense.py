@@ -192,9 +192,9 @@ class QuantDense(tf.keras.layers.Layer):
         step = self.kernel_quantizer.step(latent)
         scale, offset = folding.fold(step, parameters["gain"], parameters["bias"], self.normalization, statistics)
 
-        def deployed(*plain: tf.Tensor) -> list[tf.Tensor]:
-            on_grid = folding.to_grid(*plain, self.bias_resolution)
-            return [tf.where(on, *pair) for pair in zip(on_grid, plain, strict=True)]
+        def deployed(scale: tf.Tensor, offset: tf.Tensor) -> list[tf.Tensor]:
+            on_grid = folding.to_grid(scale, offset, self.bias_resolution)
+            return [tf.where(on, on_grid[0], scale), tf.where(on, on_grid[1], offset)]
 
         scale, offset = numerics.straight_through(deployed)(scale, offset)
         return scale, offset

@@ -6,7 +6,9 @@ scales and attributes as they are; nothing downstream guesses a grid from float 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import tensorflow as tf
 
@@ -14,6 +16,27 @@ import tensorflow as tf
 FULLY_CONNECTED = "SubbyteFullyConnected"
 #: The rounding of an activation quantizer. The converter drops its body: the int8 tensor behind it rounds by itself.
 ROUNDING = "SubbyteRounding"
+
+
+_taps: ContextVar[list[tuple[str, tf.Tensor]] | None] = ContextVar("taps", default=None)
+
+
+@contextmanager
+def taps() -> Iterator[list[tuple[str, tf.Tensor]]]:
+    """Collects (layer, output) of every activation quantizer that is called inside, in order: what is int8 on a device."""
+    collected: list[tuple[str, tf.Tensor]] = []
+    token = _taps.set(collected)
+    try:
+        yield collected
+    finally:
+        _taps.reset(token)
+
+
+def tap(layer: str, output: tf.Tensor) -> None:
+    """Hands an activation quantizer's output to whoever collects `taps`."""
+    collected = _taps.get()
+    if collected is not None:
+        collected.append((layer, output))
 
 
 def mark(name: str, function: Callable[..., tf.Tensor], **attributes: int | str) -> Callable[..., tf.Tensor]:

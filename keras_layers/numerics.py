@@ -13,8 +13,8 @@ _MANTISSA = 0x007FFFFF
 _EXPONENT = 0x7F800000
 
 
-#: `straight_through(function)(*tensors)` is `function(*tensors)`, as many tensors in as out; the gradient passes straight
-#: through to each (Bengio et al., 2013). It spares training the backward pass of the rounding's arithmetic.
+#: `straight_through(function)(*tensors)` is `function(*tensors)`, as many tensors in as out; the gradient passes
+#: straight through to each (Bengio et al., 2013), so nothing saturates and there is no backward arithmetic to run.
 straight_through = tf.grad_pass_through
 
 
