@@ -14,6 +14,7 @@ import os
 import platform
 import statistics
 import time
+from importlib.metadata import version
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -73,8 +74,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=10, help="steps in a round")
     options = parser.parse_args()
-    keras = tf.keras.__version__ if hasattr(tf.keras, "__version__") else tf.keras.__internal__.__version__
-    print(f"{options.model} against M0; TensorFlow {tf.__version__}, Keras {keras}, {platform.machine()}\n")
+    legacy = os.environ.get("TF_USE_LEGACY_KERAS") == "1"
+    keras = f"tf-keras {version('tf-keras')}" if legacy else f"Keras {version('keras')}"
+    print(f"{options.model} against M0; TensorFlow {tf.__version__}, {keras}, {platform.machine()}\n")
     print("| stage | batch | jit_compile | M0, ms a step | quantized, ms | ratio | M0, first step, s | quantized, s |")
     print("|---|---|---|---|---|---|---|---|")
     for jit_compile in {"on": [True], "off": [False], "both": [False, True]}[options.jit]:
