@@ -7,6 +7,8 @@ interpreter runs; a difference is counted in the table and fails the demonstrati
 
 from __future__ import annotations
 
+import contextlib
+import io
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,8 @@ from numpy.typing import NDArray
 
 from .data import Dataset, Split
 from .evaluate import Report, interpreter_logits, interpreter_outputs, keras_logits, quantize, report
-from .train import Trained, train
+from .metrics import Interval
+from .train import Recipe, Trained, train
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,11 @@ class Line:
 
 
 def demo(
-    output_dir: str | Path = "build/demo", data_dir: str | Path | None = None, seed: int = 0, epochs: int | None = None
+    output_dir: str | Path = "build/demo",
+    data_dir: str | Path | None = None,
+    seed: int = 0,
+    epochs: int | None = None,
+    recipe: Recipe | None = None,
 ) -> list[Line]:
     """Runs the demonstration; writes kws.keras, kws.npz, kws.tflite, kws_int8.tflite, float.keras and float.tflite.
 
@@ -53,6 +60,7 @@ def demo(
         data_dir: see `Dataset.load`.
         seed: of both trainings.
         epochs: in place of the recipe's, for a quick look.
+        recipe: of both trainings, in place of each model's own.
 
     Returns:
         The lines of the table.
@@ -67,9 +75,9 @@ def demo(
     dataset = Dataset.load(data_dir, progress=True)
     test = dataset.test
     console.print(f"Data: {dataset.source}")
-    float_model = train("M0", dataset, seed, epochs, progress=True)
+    float_model = train("M0", dataset, seed, epochs, recipe, progress=True)
     console.print(f"Trained M0, float, in {float_model.seconds:.0f} s")
-    packed_model = train("M4", dataset, seed, epochs, progress=True)
+    packed_model = train("M4", dataset, seed, epochs, recipe, progress=True)
     console.print(f"Trained M4, 4-bit weights in two stages, in {packed_model.seconds:.0f} s")
     float_model.save(folder / "float.keras")
     packed_model.save(folder / "kws.keras")
@@ -81,15 +89,17 @@ def demo(
     for name, content in files.items():
         (folder / name).write_bytes(content)
     lines = [
-        _line("M0 float, stock", 32, files["float.tflite"], stock_interpreter, float_model, test),
-        _line("M4 int8 container, stock", 8, files["kws_int8.tflite"], stock_interpreter, packed_model, test),
-        _line("M4 packed, subbyte", 4, files["kws.tflite"], kernels.Interpreter, packed_model, test),
+        _line("M0 float\nstock", 32, files["float.tflite"], stock_interpreter, float_model, test),
+        _line("M4 in 8 bits\nstock", 8, files["kws_int8.tflite"], stock_interpreter, packed_model, test),
+        _line("M4 packed\nsubbyte", 4, files["kws.tflite"], kernels.Interpreter, packed_model, test),
     ]
     console.print(table(lines, dataset))
     console.print(f"Files are in {folder}")
     for line in lines:
         if line.different:
-            raise ValueError(f"{line.name}: {line.different} of {line.outputs} output codes differ from Keras")
+            raise ValueError(
+                f"{line.name.splitlines()[0]}: {line.different} of {line.outputs} output codes differ from Keras"
+            )
     return lines
 
 
@@ -97,12 +107,9 @@ def stock_tflite(model: Any) -> bytes:
     """The float .tflite of a Keras model with a batch of 1, by TensorFlow's converter."""
     import tensorflow as tf
 
-    @tf.function(input_signature=[tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)])
-    def serve(inputs: tf.Tensor) -> tf.Tensor:
-        return model(inputs, training=False)
-
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([serve.get_concrete_function()], model)
-    content: bytes = converter.convert()
+    inputs = tf.keras.Input(batch_shape=(1, *model.input_shape[1:]))
+    with contextlib.redirect_stdout(io.StringIO()):  # the converter tells of its temporary files
+        content: bytes = tf.lite.TFLiteConverter.from_keras_model(tf.keras.Model(inputs, model(inputs))).convert()
     return content
 
 
@@ -139,23 +146,27 @@ def _line(name: str, bits: int, content: bytes, make: Any, trained: Trained, tes
 
 def table(lines: list[Line], dataset: Dataset) -> Any:
     """The rich table of the demonstration."""
+    from rich import box
     from rich.table import Table
 
+    def with_interval(value: Interval) -> str:
+        return str(value).replace(" [", "\n[")
+
     found = lines[0].found
-    title = f"Test split: {found.clips} clips, {found.speakers} speaker groups, 95 % intervals over them"
-    grid = Table(title=title, caption=dataset.source)
-    grid.add_column("model")
-    for column in ("weight bits", "file bytes", "keyword accuracy", "misses at 1 % false alarms", "µs an inference"):
-        grid.add_column(column, justify="right")
-    grid.add_column("codes unlike Keras", justify="right")
+    title = f"Test split: {found.clips} clips, {found.speakers} speaker groups [95 % interval over them]"
+    grid = Table(title=title, caption=dataset.source, box=box.SIMPLE_HEAVY, pad_edge=False)
+    grid.add_column("model", no_wrap=True)
+    measured = ("keyword\naccuracy", "misses at\n1 % alarms", "µs an\ninference", "codes un-\nlike Keras")
+    for column in ("weight\nbits", "file\nbytes", *measured):
+        grid.add_column(column, justify="right", no_wrap=True)
     for line in lines:
         unlike = "-" if line.different is None else f"{line.different} of {line.outputs}"
         grid.add_row(
             line.name,
             str(line.weight_bits),
             f"{line.file_bytes:,}",
-            str(line.found.accuracy),
-            str(line.found.misses[0]),
+            with_interval(line.found.accuracy),
+            with_interval(line.found.misses[0]),
             f"{line.microseconds:.1f}",
             unlike,
         )

@@ -38,7 +38,13 @@ def keyword_accuracy(logits: Floats, labels: NDArray[np.int64]) -> float:
 
 
 def trials(logits: Floats, labels: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Scores of the positive trials [clips] and of the cross-keyword negative trials [clips * (keywords - 1)]."""
+    """Scores of the positive trials [clips] and of the cross-keyword negative trials [clips * (keywords - 1)].
+
+    Raises:
+        ValueError: a logit is not finite: such a score is neither above nor below a threshold.
+    """
+    if not np.isfinite(logits).all():
+        raise ValueError("the model gave outputs that are not finite: train it again with a lower learning rate")
     scores = log_posteriors(logits)[:, :-1]
     own = np.arange(scores.shape[1]) == np.asarray(labels)[:, np.newaxis]
     return scores[own], scores[~own]

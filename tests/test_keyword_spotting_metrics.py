@@ -114,3 +114,8 @@ def test_runs_are_averaged() -> None:
     runs = metrics.bootstrap(metrics.keyword_accuracy, np.stack([logits, other]), labels, speakers, draws=10)
     values = [metrics.keyword_accuracy(run, labels) for run in (logits, other)]
     assert runs.value == pytest.approx(np.mean(values))
+
+
+def test_scores_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        metrics.miss_rate(np.full((3, 7), np.nan), np.zeros(3, int))

@@ -18,7 +18,18 @@ import numpy as np
 import pytest
 import soundfile
 from subbyte.keyword_spotting import __main__ as command
-from subbyte.keyword_spotting import alignment, augment, data, evaluate, features, metrics, models, synthesize, train
+from subbyte.keyword_spotting import (
+    alignment,
+    augment,
+    data,
+    demo,
+    evaluate,
+    features,
+    metrics,
+    models,
+    synthesize,
+    train,
+)
 
 PHRASES = {"alexa": "alexa", "view_glass": "view glass"}
 QUICK = train.Recipe(windows=2048, epochs=4, batch_size=128, xla=False)
@@ -285,6 +296,15 @@ def test_epochs_are_shared_between_stages() -> None:
         train.second_stage_epochs("M4", 1, 0.07)
 
 
+def test_the_learning_rate_follows_the_kind_of_weights() -> None:
+    from subbyte import keras_layers as ql
+
+    assert train.learning_rate("M0") == train.LEARNING_RATES["float"]
+    assert train.learning_rate("M4") == train.LEARNING_RATES["Tanh"]
+    assert train.learning_rate("M4", ql.quantizers.Linear) == train.LEARNING_RATES["Linear"]
+    assert train.learning_rate("M4", lambda bits: ql.quantizers.Tanh(bits)) == train.LEARNING_RATES["Linear"]
+
+
 @pytest.mark.parametrize("name", ["M0", "M4"])
 def test_training_learns_and_a_file_gives_the_same_logits(name: str, dataset: data.Dataset, tmp_path: Path) -> None:
     trained = train.train(name, dataset, seed=1, recipe=QUICK)
@@ -333,6 +353,24 @@ def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path, capsys: pyte
     told = capsys.readouterr().err
     assert told.startswith("error: ")
     assert told.count("\n") == 1
+
+
+def test_the_demonstration_packs_and_finds_no_difference(speech: Path, tmp_path: Path, capsys) -> None:
+    lines = demo.demo(tmp_path, speech, recipe=QUICK)
+    assert [line.different for line in lines] == [None, 0, 0]
+    assert lines[0].file_bytes > 6 * lines[2].file_bytes
+    assert "synthetic speech" in capsys.readouterr().out.replace("\n", " ")
+    raw = data.Dataset.load(speech).test.inputs()
+    packed, keras = (evaluate.file_logits(tmp_path / name, raw) for name in ("kws.tflite", "kws.keras"))
+    np.testing.assert_array_equal(packed, keras)
+
+
+def test_a_float_model_survives_tensorflows_converter(dataset: data.Dataset) -> None:
+    trained = train.train("M0", dataset, recipe=QUICK)
+    inputs = trained.normalization(dataset.test.inputs())
+    interpreter = demo.stock_interpreter(demo.stock_tflite(trained.model), 1)
+    expected = evaluate.keras_logits(trained.model, inputs)
+    np.testing.assert_allclose(evaluate.interpreter_logits(interpreter, inputs), expected, atol=1e-3)
 
 
 # Recordings
