@@ -2,25 +2,30 @@
 #ifndef SUBBYTE_REQUANTIZE_H
 #define SUBBYTE_REQUANTIZE_H
 
-#include <stdint.h>
+#include "layout.h"
 
 #if defined(__FAST_MATH__)
 #error "fast math breaks the rounding: compile subbyte without it"
 #endif
 
-// clamp(rint(sum * multiplier) + zero_point, low, high), ties to even.
+// codes[c] = clamp(rint(sums[c] * multipliers[c]) + output_zero_point), ties to even. Sixteen at a time, for compilers
+// to vectorise.
 //
 // Clamping first gives the same code, since the ends are integers, and makes whatever the product is, NaN included,
 // small enough for the rounding: 1.5 * 2^23 has a unit in the last place of 1, so adding it rounds as the processor
 // does.
-static inline int8_t subbyte_requantize(int32_t sum, float multiplier, int32_t zero_point, int32_t low, int32_t high) {
+static inline void subbyte_requantize(const subbyte_header *header, int32_t channels, const int32_t *sums,
+                                      const float *multipliers, int8_t *codes) {
   const float magic = 12582912.0f;
-  const float smallest = (float)(low - zero_point), largest = (float)(high - zero_point);
-  float value = (float)sum * multiplier;
-  value = value > smallest ? value : smallest;
-  value = value < largest ? value : largest;
-  const float rounded = (value + magic) - magic;
-  return (int8_t)((int32_t)rounded + zero_point);
+  const int32_t zero_point = header->output_zero_point;
+  const float smallest = (float)(header->clamp_min - zero_point), largest = (float)(header->clamp_max - zero_point);
+  for (int32_t c = 0; c < channels; ++c) {
+    float value = (float)sums[c] * multipliers[c];
+    value = value > smallest ? value : smallest;
+    value = value < largest ? value : largest;
+    const float rounded = (value + magic) - magic;
+    codes[c] = (int8_t)((int32_t)rounded + zero_point);
+  }
 }
 
 #endif
