@@ -200,6 +200,21 @@ class PackedLayer:
             raise ValueError(f"weights from {self.code_offset} to {last} in steps of {self.code_step}: not 8 bits")
         if features > MAX_FEATURES:
             raise ValueError(f"{features} inputs a channel: the 32-bit sum is safe up to {MAX_FEATURES}")
+        ends = (
+            [self.code_offset, last] if self.codebook is None else [int(self.codebook.min()), int(self.codebook.max())]
+        )
+        room = 2**31 - 1 - 128 * features * max(map(abs, ends))
+        if np.abs(self.bias.astype(np.int64)).max() > room:
+            raise ValueError(f"a bias beyond {room}: with {features} inputs the sum could leave 32 bits")
+        self._check_activations()
+
+    def _check_activations(self) -> None:
+        codes = (self.input_zero_point, self.output_zero_point, *self.clamp)
+        if min(codes) < -128 or max(codes) > 127 or self.clamp[0] > self.clamp[1]:
+            raise ValueError(f"zero points and clamp must be int8 codes, the clamp in order, not {codes}")
+        for scale in np.array([self.input_scale, self.output_scale], np.float32):
+            if not 0 < scale < np.inf:
+                raise ValueError(f"input_scale and output_scale must be positive float32 numbers, not {scale}")
 
 
 # |code| <= 255, |x| <= 128: K * 255 * 128 < 2^31.

@@ -136,6 +136,15 @@ def test_short_multipliers_and_biases_lose_nothing():
         ({"code_step": 0}, "not 8 bits"),
         ({"codebook": np.zeros(8, np.int8)}, "16 values"),
         ({"codes": np.zeros((3, MAX_FEATURES + 1), np.uint8)}, "32-bit sum"),
+        ({"bias": np.array([0, 0, 2**31 - 4 * 15 * 128], np.int64)}, "leave 32 bits"),
+        ({"bias": np.array([0, -(2**31), 0], np.int32)}, "leave 32 bits"),
+        ({"input_zero_point": 128}, "int8 codes"),
+        ({"output_zero_point": -129}, "int8 codes"),
+        ({"clamp": (1, 0)}, "in order"),
+        ({"clamp": (-128, 128)}, "int8 codes"),
+        ({"input_scale": 0.0}, "positive"),
+        ({"output_scale": np.nan}, "positive"),
+        ({"output_scale": 1e-60}, "positive"),  # zero in float32
     ],
 )
 def test_what_the_format_cannot_hold_is_refused(fields, message):

@@ -2,8 +2,8 @@
 
     python tests/wheels.py [FOLDER]     makes a virtual environment for each wheel in FOLDER (default: build/wheels)
 
-Needs the package index, so it is no part of the ordinary tests. A wheel that does not exist for this Python is skipped, and
-named. The child processes see the compiled plug-in only, not this package: they stand for other people's installations.
+Needs the package index, so it is no part of the ordinary tests. A wheel that does not exist for this Python is skipped
+and named. The child processes see the compiled plug-in only, not this package: they stand for other people's installations.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 from models import chain, random_layer
-
 from subbyte import kernels
 from subbyte.kernels import reference
 
