@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from . import keras_source, tflite_source
 from .errors import ConversionError
 from .graph import Graph, TensorType
 from .io_types import set_io
+from .keras_source import Source
 from .linear import LinearOp
 from .lower import lower
 from .targets import WRITERS, fits_int4
@@ -49,7 +51,7 @@ class Result:
         layers: a row for each linear op.
         notes: a line for each layer that stayed as it was, and why.
         target, io: as asked for.
-        totals: bytes of the whole file as "float32" (computed: 4 bytes a weight), "int8", "int4" and "packed".
+        totals: bytes of the whole file as "float32" (computed: 4 bytes a weight and bias), "int8", "int4" and "packed".
     """
 
     tflite: bytes
@@ -79,19 +81,23 @@ def convert(model: Any, target: str = "packed", io: str = "float32") -> Result:
 class Conversion:
     """A model lowered once, to be written for several targets."""
 
-    def __init__(self, graph: Graph, notes: list[str], io: str) -> None:
-        self.graph, self.notes, self.io = graph, notes, io
+    def __init__(self, graph: Graph, notes: list[str], io: str, source: Source) -> None:
+        self.graph, self.notes, self.io, self.source = graph, notes, io, source
 
     @classmethod
     def start(cls, model: Any, io: str = "float32") -> Conversion:
         """Reads and lowers `model`; see `convert`."""
-        graph = Graph.read(*_tflite_of(model))
-        lower(graph)
+        source = _source(model)
+        graph = Graph.read(source.tflite, source.name)
+        lower(graph, [tap for tap, _ in source.taps])
         notes = tflite_source.raise_linear_ops(graph)
         set_io(graph, io)
         graph.model.description = b"subbyte"
         graph.model.metadata = None
-        return cls(graph, notes, io)
+        for side in ("inputs", "outputs"):
+            for name, tensor in graph.named(side).items():
+                graph.tensor(tensor).name = name.encode()
+        return cls(graph, notes, io, source)
 
     @property
     def linear_ops(self) -> list[LinearOp]:
@@ -105,24 +111,23 @@ class Conversion:
             reasons = "; ".join(self.notes) or "it has no fully connected layer"
             raise ConversionError(f"nothing to pack in this model: {reasons}")
         files = {name: self.tflite(name) for name in WRITERS}
-        weights = sum(op.weights.size for op in self.linear_ops)
         totals = {name: len(data) for name, data in files.items()}
+        packed = sum(self._row(op, "packed").stored_bytes for op in self.linear_ops)
+        float32 = sum(4 * (op.weights.size + op.bias.size) for op in self.linear_ops)
         return Result(
             tflite=files[target],
             layers=[self._row(op, target) for op in self.linear_ops],
             notes=[*self.notes, *self._float_notes()],
             target=target,
             io=self.io,
-            totals={"float32": totals["int8"] + 3 * weights, **totals},
+            totals={"float32": totals["packed"] - packed + float32, **totals},
         )
 
-    def tflite(self, target: str, expose: bool = False) -> bytes:
-        """The file alone; with `expose` every linear op's output is an output of the model as well."""
+    def tflite(self, target: str, expose: Sequence[int] = ()) -> bytes:
+        """The file alone; the tensors to `expose` become its outputs, in the place of its own."""
         graph = copy.deepcopy(self.graph)
         if expose:
-            own = set(graph.outputs)
-            extra = [t for op in graph.operators if isinstance(op, LinearOp) for t in op.outputs if t not in own]
-            graph.main.outputs = [*graph.outputs, *extra]
+            graph.main.outputs = list(expose)
             graph.model.signatureDefs = None
         for op in [op for op in graph.operators if isinstance(op, LinearOp)]:
             graph.replace(op, WRITERS[target](graph, op))
@@ -161,23 +166,24 @@ class Conversion:
         return notes
 
 
-def _tflite_of(model: Any) -> tuple[bytes, str]:
-    """A source's TFLite bytes and its name."""
+def _source(model: Any) -> Source:
     if isinstance(model, bytes | bytearray):
-        return bytes(model), "the model"
+        return Source(bytes(model), "the model")
     if not isinstance(model, str | Path):
-        return keras_source.from_keras(model), model.name
+        return keras_source.from_keras(model)
     path = Path(model)
     if path.is_dir():
         if not (path / "saved_model.pb").is_file():
             raise ConversionError(f"{path} is a folder without saved_model.pb: not a SavedModel")
-        return keras_source.from_saved_model(path), str(path)
+        return keras_source.from_saved_model(path)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ConversionError(f"cannot read {path}: {error.strerror}") from error
     if data[4:8] == b"TFL3":
-        return data, str(path)
-    if path.suffix == ".keras" or data[:2] == b"PK":
-        return keras_source.from_keras(keras_source.load_keras(path)), str(path)
-    raise ConversionError(f"{path} is no model that subbyte reads: give a .keras file, a SavedModel folder or a .tflite")
+        return Source(data, str(path))
+    if path.suffix == ".keras":
+        return keras_source.from_keras(keras_source.load_keras(path))
+    raise ConversionError(
+        f"{path} is no model that subbyte reads: give a .keras file, a SavedModel folder or a .tflite"
+    )

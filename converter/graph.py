@@ -65,6 +65,17 @@ class _AlignedBuffer(schema.BufferT):
         return schema.BufferEnd(builder)
 
 
+class _SharedQuantization(schema.QuantizationParametersT):
+    """Written once for all tensors that have it."""
+
+    written: int | None = None
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:
+        if self.written is None:
+            self.written = super().Pack(builder)
+        return self.written
+
+
 class Graph:
     """The main subgraph of a TFLite model. Tensors are named by index, operators are the objects in `operators`."""
 
@@ -89,11 +100,31 @@ class Graph:
 
     def write(self) -> bytes:
         """The model's bytes; the same graph gives the same bytes."""
+        self._compact()
         builder = flatbuffers.Builder(1 << 16)
-        for buffer in self.model.buffers:
-            buffer.__class__ = _AlignedBuffer
         builder.Finish(self.model.Pack(builder), file_identifier=_IDENTIFIER)
         return bytes(builder.Output())
+
+    def _compact(self) -> None:
+        """Drops what readers do not need and shares what is equal: a tensor's description is as long as 100 weights."""
+        for buffer in self.model.buffers:
+            buffer.__class__ = _AlignedBuffer
+        shared: dict[tuple, _SharedQuantization] = {}
+        for tensor in (tensor for graph in self.model.subgraphs for tensor in graph.tensors):
+            data = self.model.buffers[tensor.buffer].data
+            if data is None or not len(data):
+                tensor.buffer = 0
+            tensor.hasRank = tensor.shape is None or not len(tensor.shape)
+            old = tensor.quantization
+            if old is not None and old.scale is not None and not old.detailsType:
+                key = (bytes(np.asarray(old.scale)), bytes(np.asarray(old.zeroPoint)), old.quantizedDimension)
+                new = _SharedQuantization(
+                    scale=old.scale, zeroPoint=old.zeroPoint, quantizedDimension=old.quantizedDimension
+                )
+                tensor.quantization = shared.setdefault(key, new)
+            elif old is not None and old.scale is None:
+                tensor.quantization = None
+        self._prune_buffers()
 
     @property
     def operators(self) -> list[Any]:
@@ -114,7 +145,7 @@ class Graph:
         return (self.tensor(index).name or b"").decode()
 
     def kind(self, operator: Any) -> str:
-        """"FULLY_CONNECTED" and the like; a custom op's own name; "LINEAR" for what no target has written yet."""
+        """ "FULLY_CONNECTED" and the like; a custom op's own name; "LINEAR" for what no target has written yet."""
         if not hasattr(operator, "opcodeIndex"):
             return operator.kind
         code = self.model.operatorCodes[operator.opcodeIndex]
@@ -151,13 +182,12 @@ class Graph:
     def add_constant(self, name: str, value: np.ndarray, tensor_type: int, quantization: Any = None) -> int:
         """A new constant tensor. An equal one is shared."""
         raw = np.frombuffer(value.tobytes(), np.uint8)
-        for index, buffer in enumerate(self.model.buffers):
-            if buffer.data is not None and len(buffer.data) == len(raw) and np.array_equal(buffer.data, raw):
-                break
-        else:
-            index = len(self.model.buffers)
-            self.model.buffers.append(schema.BufferT(data=raw))
-        return self.add_tensor(name, value.shape, tensor_type, quantization, buffer=index)
+        buffers = self.model.buffers
+        equal = (i for i, old in enumerate(buffers) if old.data is not None and np.array_equal(old.data, raw))
+        buffer = next(equal, len(buffers))
+        if buffer == len(buffers):
+            buffers.append(schema.BufferT(data=raw))
+        return self.add_tensor(name, value.shape, tensor_type, quantization, buffer)
 
     def add_tensor(
         self, name: str, shape: tuple[int, ...], tensor_type: int, quantization: Any = None, buffer: int = 0
@@ -207,8 +237,31 @@ class Graph:
         self.main.outputs = [new if tensor == old else tensor for tensor in self.outputs]
         self._rename_in_signatures("outputs", old, new)
 
+    def named(self, side: str) -> dict[str, int]:
+        """Tensors of the model's "inputs" or "outputs" by their names in its signature, or by their own without one."""
+        maps = list(self._signature_maps(side))
+        if not maps:
+            return {self.name(tensor): tensor for tensor in getattr(self, side)}
+        return {tensor_map.name.decode(): int(tensor_map.tensorIndex) for tensor_map in maps}
+
+    def drop_output(self, name: str) -> int:
+        """Takes an output out of the model and its signature; returns its tensor."""
+        tensor = self.named("outputs")[name]
+        for definition in self.model.signatureDefs:
+            definition.outputs = [entry for entry in definition.outputs if entry.name.decode() != name]
+        if tensor not in self.named("outputs").values():
+            self.main.outputs = [output for output in self.outputs if output != tensor]
+        return tensor
+
     def prune(self) -> None:
         """Removes operators without effect, then tensors, buffers and operator codes that nothing uses."""
+        self.prune_operators()
+        self._prune_tensors()
+        self._prune_buffers()
+        self._prune_codes()
+
+    def prune_operators(self) -> None:
+        """Removes operators without effect; tensors keep their indices."""
         used = set(self.outputs)
         kept = []
         for op in reversed(self.operators):
@@ -216,14 +269,12 @@ class Graph:
                 used.update(op.inputs)
                 kept.append(op)
         self.main.operators = kept[::-1]
-        self._prune_tensors(used | set(self.inputs))
-        self._prune_buffers()
-        self._prune_codes()
 
-    def _prune_tensors(self, used: set[int]) -> None:
+    def _prune_tensors(self) -> None:
+        used = {*self.inputs, *self.outputs}
         for op in self.operators:
-            used.update(op.outputs)
-            used.update(op.intermediates if op.intermediates is not None else ())
+            for tensors in (op.inputs, op.outputs, op.intermediates):
+                used.update(int(tensor) for tensor in (tensors if tensors is not None else ()))
         order = sorted(used - {-1})
         new = {old: index for index, old in enumerate(order)} | {-1: -1}
         self.main.tensors = [self.main.tensors[old] for old in order]

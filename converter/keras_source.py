@@ -1,4 +1,4 @@
-"""From a Keras model or a SavedModel to the TFLite graph in which our layers are still whole. The only user of TensorFlow.
+"""From a Keras model or a SavedModel to the TFLite graph in which our layers are whole. The only user of TensorFlow.
 
 Everything goes through a SavedModel on disk, the one form that TensorFlow's converter takes from Keras 3 and tf-keras
 alike, with a batch of 1: a free batch litters the graph with shape arithmetic.
@@ -9,8 +9,12 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .errors import ConversionError
 
@@ -18,7 +22,6 @@ from .errors import ConversionError
 def load_keras(path: Path) -> Any:
     """The Keras model in a `.keras` file. Raises ConversionError for anything else."""
     import tensorflow as tf
-
     from subbyte import keras_layers  # noqa: F401  registers the classes
 
     if not zipfile.is_zipfile(path):
@@ -32,28 +35,54 @@ def load_keras(path: Path) -> Any:
         ) from error
 
 
-def from_keras(model: Any) -> bytes:
-    """A built Keras model's TFLite graph, our layers marked. Raises ConversionError, naming the layer to mend."""
+@dataclass(frozen=True)
+class Source:
+    """A model on its way.
+
+    Attributes:
+        tflite: TensorFlow's conversion, our layers whole; its outputs are the model's, then those of the taps.
+        name: for messages.
+        taps: (signature output, layer) of each activation quantizer.
+        reference: the model in TensorFlow: inputs by name, [samples, ...] each, to outputs and taps by name; or None.
+    """
+
+    tflite: bytes
+    name: str
+    taps: tuple[tuple[str, str], ...] = ()
+    reference: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
+
+
+def from_keras(model: Any) -> Source:
+    """A built Keras model. Raises ConversionError, naming the layer to mend."""
     import tensorflow as tf
+    from subbyte.keras_layers import markers
 
     check_stage(model.variables)
     specs = _input_specs(model)
+    names: list[tuple[str, str]] = []
 
-    @tf.function(autograph=False)
-    def serve(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
-        if isinstance(outputs, dict):
-            return outputs
-        outputs = tf.nest.flatten(outputs)
-        return {f"output_{i}": output for i, output in enumerate(outputs)}
+    def call(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        with markers.taps() as taps:
+            outputs = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
+        if not isinstance(outputs, dict):
+            outputs = {f"output_{i}": output for i, output in enumerate(tf.nest.flatten(outputs))}
+        names[:] = [(f"tap_{i}", layer) for i, (layer, _) in enumerate(taps)]
+        return outputs | {f"tap_{i}": output for i, (_, output) in enumerate(taps)}
+
+    graph_call = tf.function(call, autograph=False, reduce_retracing=True)
+
+    def reference(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        tensors = [tf.constant(inputs[spec.name], spec.dtype) for spec in specs]
+        return {name: output.numpy() for name, output in graph_call(*tensors).items()}
 
     module = tf.Module()
     module.variables_of_model = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
-    return _convert(module, serve.get_concrete_function(*specs))
+    tflite = _convert(module, tf.function(call, autograph=False).get_concrete_function(*specs))
+    return Source(tflite, model.name, tuple(names), reference)
 
 
-def from_saved_model(path: Path) -> bytes:
-    """The same for a SavedModel, through its `serving_default` signature."""
+def from_saved_model(path: Path) -> Source:
+    """A SavedModel, through its `serving_default` signature. Raises ConversionError, naming the layer to mend."""
     import tensorflow as tf
 
     try:
@@ -70,9 +99,13 @@ def from_saved_model(path: Path) -> bytes:
     def serve(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         return signature(**{spec.name: tensor for spec, tensor in zip(specs, inputs, strict=True)})
 
+    def reference(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        tensors = {spec.name: tf.constant(inputs[spec.name], spec.dtype) for spec in specs}
+        return {name: output.numpy() for name, output in signature(**tensors).items()}
+
     module = tf.Module()
     module.loaded = loaded
-    return _convert(module, serve.get_concrete_function(*specs))
+    return Source(_convert(module, serve.get_concrete_function(*specs)), str(path), reference=reference)
 
 
 def check_stage(variables: Any) -> None:
@@ -84,7 +117,7 @@ def check_stage(variables: Any) -> None:
         part, layer = waiting[0]
         others = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
         raise ConversionError(
-            f"layer {layer}{others} is still in stage 1 ({part.replace('_', ' ')} not quantized): train with the callback "
+            f"layer {layer}{others} is still in stage 1 ({part.replace('_', ' ')} not quantized): train with "
             "TwoStage(second_stage_epochs=...), or call set_stage(model, 2)"
         )
 
@@ -108,7 +141,9 @@ def _fixed(shape: Any, dtype: Any, name: str) -> Any:
 
     shape = list(tf.TensorShape(shape))
     if None in shape[1:]:
-        raise ConversionError(f"input {name} has a free dimension besides the batch, {tuple(shape)}: give it a fixed size")
+        raise ConversionError(
+            f"input {name} has a free dimension besides the batch, {tuple(shape)}: give it a fixed size"
+        )
     return tf.TensorSpec([1, *shape[1:]], dtype, name=name)
 
 
@@ -130,9 +165,8 @@ def _convert(module: Any, concrete: Any) -> bytes:
 
 def _drop_rounding(path: Path) -> None:
     """Makes the rounding functions in a saved graph hand on what they get: the int8 tensor behind rounds by itself."""
-    from tensorflow.core.protobuf import saved_model_pb2
-
     from subbyte.keras_layers import markers
+    from tensorflow.core.protobuf import saved_model_pb2
 
     saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     for meta_graph in saved.meta_graphs:

@@ -1,7 +1,7 @@
 """One integer linear op: what every path of the converter meets in, and every target is written from.
 
-    y code = clamp(rint(float32(sum(weights * x codes) + bias) * multiplier) + y zero point)
-    multiplier = x scale * weight scale / y scale
+y code = clamp(rint(float32(sum(weights * x codes) + bias) * multiplier) + y zero point)
+multiplier = x scale * weight scale / y scale
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ class LinearOp:
         clamp: smallest and largest output code.
         keep_dims: the output keeps the input's leading dimensions.
         real_weights: like `weights` before rounding, or None where nobody knows.
+        exact: nothing but bounds stands between the layer and its output, so that Keras gives the same numbers.
+        tap: name under which the model in Keras gives the same tensor, or None.
     """
 
     kind: ClassVar[str] = "LINEAR"
@@ -83,6 +85,8 @@ class LinearOp:
     clamp: tuple[int, int] = (-128, 127)
     keep_dims: bool = False
     real_weights: np.ndarray | None = None
+    exact: bool = True
+    tap: str | None = None
     intermediates: list[int] = field(default_factory=list)
 
     def sqnr_db(self) -> float | None:
@@ -105,5 +109,6 @@ def clamp_codes(low: float, high: float, quantization: tuple[float, int]) -> tup
 def activation_parameters(graph: Graph, op: LinearOp) -> tuple[float, int, float, int]:
     """(x scale, x zero point, y scale, y zero point)."""
     x, y = graph.quantization(op.inputs[0]), graph.quantization(op.outputs[0])
-    assert x is not None and y is not None, "a LinearOp stands between int8 tensors"
+    if x is None or y is None:
+        raise TypeError(f"{op.layer} does not stand between int8 tensors")
     return (*x, *y)

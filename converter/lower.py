@@ -10,6 +10,7 @@ Constants behind the layer (a stock batch normalization) fold into its scale and
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from flatbuffers import flexbuffers
 
 from .errors import ConversionError
-from .graph import Graph, schema
+from .graph import Graph, TensorType, schema
 from .linear import Grid, LinearOp, clamp_codes
 
 MARKER = "SubbyteFullyConnected"
@@ -52,14 +53,32 @@ class _Affine:
         return replace(self, low=float(np.clip(self.low, low, high)), high=float(np.clip(self.high, low, high)))
 
 
-def lower(graph: Graph) -> None:
-    """Replaces every marked layer of `graph` by one `LinearOp` for each quantized tensor that it leads to."""
+def lower(graph: Graph, taps: Iterable[str] = ()) -> None:
+    """Replaces every marked layer of `graph` by one `LinearOp` for each quantized tensor that it leads to.
+
+    `taps` names outputs of the graph that only tell where an activation quantizer's output is; they go.
+    """
+    tapped = _drop_taps(graph, taps)
     for marker in [op for op in graph.operators if graph.kind(op) == MARKER]:
-        _lower_marker(graph, marker)
+        for op in _lower_marker(graph, marker):
+            op.tap = tapped.get(op.outputs[0])
     graph.prune()
 
 
-def _lower_marker(graph: Graph, marker: Any) -> None:
+def _drop_taps(graph: Graph, taps: Iterable[str]) -> dict[int, str]:
+    """Quantized tensor to tap."""
+    tapped = {}
+    for name in taps:
+        dequantize = graph.producer(graph.drop_output(name))
+        if dequantize is not None and graph.kind(dequantize) == "DEQUANTIZE":
+            tapped.setdefault(int(dequantize.inputs[0]), name)
+    graph.prune_operators()
+    return tapped
+
+
+def _lower_marker(graph: Graph, marker: Any) -> list[LinearOp]:
+    if graph.tensor(int(marker.inputs[1])).type == TensorType.UINT8:
+        raise ConversionError("this model is packed already: convert the model that it was made from")
     options = flexbuffers.Loads(bytes(bytearray(marker.customOptions)))
     layer = options["layer"]
     codes, scale, offset, real_codes = (graph.constant(int(tensor)) for tensor in marker.inputs[1:5])
@@ -67,7 +86,9 @@ def _lower_marker(graph: Graph, marker: Any) -> None:
         raise ConversionError(f"layer {layer}: its weights are not constant in this graph")
     for what, value in (("weights", codes), ("scale or bias", scale), ("scale or bias", offset)):
         if not np.all(np.isfinite(value)):
-            raise ConversionError(f"layer {layer}: its {what} hold NaN or infinity; train it again from a sane checkpoint")
+            raise ConversionError(
+                f"layer {layer}: its {what} hold NaN or infinity; train it again from a sane checkpoint"
+            )
     x = _quantized_input(graph, marker, layer)
     start = _Affine(scale.astype(np.float64), scale.astype(np.float64) * offset)
     lowered = []
@@ -78,11 +99,16 @@ def _lower_marker(graph: Graph, marker: Any) -> None:
     graph.replace(marker, [op for op, _ in lowered])
     for _, quantize in lowered:
         graph.replace(quantize, [])
+    return [op for op, _ in lowered]
 
 
 def _quantized_input(graph: Graph, marker: Any, layer: str) -> int:
     dequantize = graph.producer(int(marker.inputs[0]))
-    if dequantize is None or graph.kind(dequantize) != "DEQUANTIZE" or graph.quantization(int(dequantize.inputs[0])) is None:
+    if (
+        dequantize is None
+        or graph.kind(dequantize) != "DEQUANTIZE"
+        or graph.quantization(int(dequantize.inputs[0])) is None
+    ):
         raise ConversionError(
             f"layer {layer}: its input is not quantized; put QuantInput, ClippedReLU or QuantActivation before it"
         )
@@ -158,8 +184,8 @@ def _linear_op(
     bias = (offset if affine.exact else affine.offset / scale) / x_scale
     if affine.exact and _is_power_of_two(x_scale) and np.any(bias != np.rint(bias)):
         raise ConversionError(
-            f"layer {layer}: its input scale {x_scale:g} is coarser than 1/{options['bias_resolution']}, so its bias is not "
-            f"exact; give the layer bias_resolution={max(1, int(1 / x_scale))} or its input a smaller max_value"
+            f"layer {layer}: its input scale {x_scale:g} is coarser than 1/{options['bias_resolution']}, so its bias is "
+            f"not exact; give the layer bias_resolution={max(1, int(1 / x_scale))} or its input a smaller max_value"
         )
     if np.any(np.abs(bias) >= 2**31 - 2**24):
         raise ConversionError(
@@ -176,6 +202,7 @@ def _linear_op(
         clamp=clamp_codes(affine.low, affine.high, y_parameters),
         keep_dims=len(graph.shape(x)) > 2,
         real_weights=real_codes.T.astype(np.float64) * flip[:, None],
+        exact=affine.exact,
     )
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from flatbuffers import flexbuffers
-
 from subbyte.schemas import PackedLayer
 
 from .errors import ConversionError
@@ -47,11 +46,10 @@ def write_packed(graph: Graph, op: LinearOp) -> list:
     """A custom op on one constant that holds the whole layer."""
     data = np.frombuffer(packed_layer(graph, op).pack(), np.uint8)
     packed = graph.add_constant("", data, TensorType.UINT8)
-    channels, features = op.weights.shape
     rows = [] if _rows_match(graph, op) else [_reshape_to_rows(graph, op)]
     x = int(rows[0].outputs[0]) if rows else op.inputs[0]
     # For people who look at the file in Netron; the kernel reads the packed tensor alone.
-    options = {"bits": op.grid.bits, "in": features, "out": channels}
+    options = {"bits": op.grid.bits}
     if op.clamp != (-128, 127):
         options |= {"min": op.clamp[0], "max": op.clamp[1]}
     return [
@@ -61,7 +59,7 @@ def write_packed(graph: Graph, op: LinearOp) -> list:
             inputs=[x, packed],
             outputs=op.outputs,
             customOptions=np.frombuffer(flexbuffers.Dumps(options), np.uint8),
-        )
+        ),
     ]
 
 

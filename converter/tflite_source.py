@@ -17,7 +17,14 @@ _RELU_ENDS = {
 }
 
 #: Layers with weights that are not packed.
-_OTHER_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "BATCH_MATMUL", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM")
+_OTHER_WEIGHTED = (
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "TRANSPOSE_CONV",
+    "BATCH_MATMUL",
+    "SVDF",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM",
+)
 
 
 def raise_linear_ops(graph: Graph) -> list[str]:

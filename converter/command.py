@@ -1,0 +1,103 @@
+"""The command convert-to-tflite."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import NoReturn
+
+# TensorFlow reads it when it is imported; what it has to say is not about the user's model.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from absl import app, flags, logging
+from rich.console import Console
+from rich.progress import Progress
+
+from .conversion import Conversion
+from .errors import ConversionError
+from .graph import write_atomically
+from .io_types import IO_TYPES
+from .report import print_comparisons, print_layers, to_json
+from .targets import WRITERS
+from .verification import load_inputs, verify
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model", None, "A .keras file, a SavedModel folder or an int8 .tflite.")
+flags.DEFINE_string("output", None, "The .tflite file to write. Without it nothing is written, only reported.")
+flags.DEFINE_string("target", "packed", f"How to store the weights: {', '.join(WRITERS)}.")
+flags.DEFINE_string("io", "float32", f"Type of the model's inputs and outputs: {', '.join(IO_TYPES)}.")
+flags.DEFINE_string("verify", None, "An .npz of real inputs, [samples, ...] by input name, to compare the models on.")
+flags.DEFINE_bool("json", False, "Report in JSON on standard output.")
+
+#: Exit status: the models differ beyond the bound; the user's input is at fault.
+DIFFERS, BAD_INPUT = 1, 2
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    _silence_libraries()
+    app.run(_guarded, flags_parser=_parse)
+
+
+def _silence_libraries() -> None:
+    """Sends what native libraries log to nowhere; Python's sys.stderr, and so every message to the user, works on."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    try:
+        return FLAGS(arguments)
+    except flags.Error as error:
+        _fail(f"{error}; convert-to-tflite --help lists the flags")
+
+
+def _guarded(arguments: list[str]) -> int:
+    try:
+        return _run(arguments)
+    except (ConversionError, ImportError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"convert-to-tflite: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
+
+
+def _run(arguments: list[str]) -> int:
+    logging.set_verbosity(logging.ERROR)
+    if len(arguments) > 1:
+        raise ConversionError(f"unexpected argument {arguments[1]!r}: the model goes into --model")
+    if FLAGS.model is None:
+        raise ConversionError("--model is missing: give a .keras file, a SavedModel folder or an int8 .tflite")
+    output = None if FLAGS.output is None else Path(FLAGS.output)
+    if output is not None and not output.parent.is_dir():
+        raise ConversionError(f"cannot write {output}: there is no folder {output.parent}")
+    errors = Console(stderr=True)
+    with errors.status(f"converting {FLAGS.model}") if errors.is_terminal else nullcontext():
+        conversion = Conversion.start(FLAGS.model, FLAGS.io)
+        result = conversion.write(FLAGS.target)
+    comparisons, samples = None, 0
+    if FLAGS.verify is not None:
+        inputs = load_inputs(Path(FLAGS.verify), list(conversion.graph.named("inputs")))
+        samples = len(next(iter(inputs.values())))
+        with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
+            task = progress.add_task("verifying", total=1.0)
+            comparisons = verify(conversion, inputs, lambda share: progress.update(task, completed=share))
+    if output is not None:
+        write_atomically(output, result.tflite)
+    if FLAGS.json:
+        print(to_json(result, comparisons))
+    else:
+        # A pipe has no width: do not cut names there.
+        console = Console(width=None if sys.stdout.isatty() else 120)
+        print_layers(console, result)
+        if comparisons is not None:
+            print_comparisons(console, comparisons, samples)
+        if output is not None:
+            console.print(f"wrote {output}", soft_wrap=True, highlight=False)
+    return 0 if all(comparison.passed for comparison in comparisons or []) else DIFFERS

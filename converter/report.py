@@ -1,0 +1,95 @@
+"""What a conversion tells: tables for people, JSON for machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from .conversion import Result
+from .verification import Comparison
+
+_TOTALS = (
+    ("float32", "float32, computed"),
+    ("int8", "stock int8"),
+    ("int4", "stock int4"),
+    ("packed", "packed"),
+)
+
+
+def to_json(result: Result, comparisons: list[Comparison] | None) -> str:
+    """The whole report as one JSON object; without the model's bytes."""
+    report = {
+        "target": result.target,
+        "io": result.io,
+        "file_bytes": len(result.tflite),
+        "layers": [dataclasses.asdict(layer) for layer in result.layers],
+        "totals": result.totals,
+        "notes": result.notes,
+    }
+    if comparisons is not None:
+        report["verification"] = [dataclasses.asdict(c) | {"passed": c.passed} for c in comparisons]
+    # Perfect weights have an infinite ratio, which JSON does not know.
+    return json.dumps(report, indent=2).replace("Infinity", "null")
+
+
+def print_layers(console: Console, result: Result) -> None:
+    """The table of layers and the size of the file beside the other targets."""
+    size = len(result.tflite)
+    table = Table(title="Layers", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("layer")
+    table.add_column("op")
+    for heading in ("bits", "values", "bytes", "share", "SQNR dB"):
+        table.add_column(heading, justify="right")
+    for layer in result.layers:
+        table.add_row(
+            layer.layer,
+            layer.op,
+            str(layer.weight_bits),
+            str(layer.distinct_values),
+            f"{layer.stored_bytes:,}",
+            f"{layer.stored_bytes / size:.1%}",
+            "-" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}",
+        )
+    rest = size - sum(layer.stored_bytes for layer in result.layers)
+    table.add_row("everything else", "", "", "", f"{rest:,}", f"{rest / size:.1%}", "", end_section=True)
+    table.add_row("file", "", "", "", f"{size:,}", "100.0%", "")
+    console.print(table)
+
+    totals = Table(title="The whole file as", title_justify="left", box=box.SIMPLE_HEAD)
+    totals.add_column("target")
+    totals.add_column("bytes", justify="right")
+    totals.add_column("of float32", justify="right")
+    for name, label in _TOTALS:
+        mark = " (written)" if name == result.target else ""
+        totals.add_row(
+            label + mark, f"{result.totals[name]:,}", f"{result.totals[name] / result.totals['float32']:.1%}"
+        )
+    console.print(totals)
+    for note in result.notes:
+        console.print(f"note: {note}", soft_wrap=True, highlight=False)
+
+
+def print_comparisons(console: Console, comparisons: list[Comparison], samples: int) -> None:
+    """The table of what differs from the packed model."""
+    table = Table(title=f"Packed model against others on {samples} inputs", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("layer")
+    table.add_column("against")
+    for heading in ("codes", "differ", "largest", "allowed"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for comparison in comparisons:
+        limit = comparison.limit
+        table.add_row(
+            comparison.layer,
+            comparison.against,
+            f"{comparison.codes:,}",
+            f"{comparison.differing:,}",
+            str(comparison.largest),
+            "any: a stock op rounds" if limit is None else ("none" if limit == 0 else f"{limit:.2%}, by 1"),
+            "ok" if comparison.passed else "FAILED",
+        )
+    console.print(table)

@@ -1,0 +1,205 @@
+"""Runs a model three ways over real inputs and counts the codes that differ: Keras, stock int8 ops, packed ops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from subbyte.kernels import Interpreter
+
+from .conversion import Conversion
+from .errors import ConversionError
+from .graph import Graph
+
+#: Share of codes that may differ from Keras where its arithmetic is not the kernel's.
+OTHER_SCALES_LIMIT = 1e-4
+STOCK_NORMALIZATION_LIMIT = 2e-3
+
+#: Stock ops that hand codes on as they are.
+_MOVES_ONLY = {
+    "RESHAPE", "MAX_POOL_2D", "CONCATENATION", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "PAD", "SLICE", "STRIDED_SLICE",
+    "SPLIT", "PACK", "UNPACK", "GATHER", "QUANTIZE", "DEQUANTIZE", "LINEAR",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One tensor in two models.
+
+    Attributes:
+        layer: the layer, or the model's output.
+        against: what the packed model is compared with.
+        codes: how many were compared.
+        differing: how many are not equal.
+        largest: largest difference, in codes.
+        limit: share that may differ, by at most one code; None where a stock op rounds in its own way, unlike Keras.
+    """
+
+    layer: str
+    against: str
+    codes: int
+    differing: int
+    largest: int
+    limit: float | None
+
+    @property
+    def passed(self) -> bool:
+        return self.limit is None or (self.differing <= self.limit * self.codes and self.largest <= (self.limit > 0))
+
+
+def load_inputs(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+    """Arrays by input name from an .npz. Raises ConversionError, naming what is missing."""
+    try:
+        with np.load(path) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError) as error:
+        raise ConversionError(f"cannot read {path}: give an .npz written by numpy.savez ({error})") from error
+    if len(names) == 1 and len(arrays) == 1:
+        return {names[0]: next(iter(arrays.values()))}
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise ConversionError(f"{path} has no array {missing[0]!r}: it holds {', '.join(arrays) or 'nothing'}")
+    return {name: arrays[name] for name in names}
+
+
+def verify(
+    conversion: Conversion, inputs: dict[str, np.ndarray], progress: Callable[[float], None] = lambda share: None
+) -> list[Comparison]:
+    """Compares the packed model with the int8 target and, where the source is a Keras model or SavedModel, with that.
+
+    Args:
+        conversion: a lowered model.
+        inputs: by name, [samples, ...] each, real values.
+        progress: called with the share that is done.
+
+    Raises:
+        ConversionError: inputs that do not fit the model.
+    """
+    samples = _check_inputs(conversion.graph, inputs)
+    points = _points(conversion)
+    runs = {target: _Exposed(conversion, target, points) for target in ("packed", "int8")}
+    codes: dict[str, list[list[np.ndarray]]] = {target: [] for target in runs}
+    for sample in range(samples):
+        row = {name: values[sample : sample + 1] for name, values in inputs.items()}
+        for target, run in runs.items():
+            codes[target].append(run(row))
+        progress((sample + 1) / samples)
+    packed, int8 = ([np.concatenate(column) for column in zip(*codes[target], strict=True)] for target in runs)
+    comparisons = [
+        _compare(point.name, "int8 target", *pair, 0.0) for point, *pair in zip(points, packed, int8, strict=True)
+    ]
+    if conversion.source.reference is not None:
+        keras = conversion.source.reference(inputs)
+        for point, ours in zip(points, packed, strict=True):
+            if point.in_keras in keras:
+                expected = point.to_codes(keras[point.in_keras])
+                comparisons.append(_compare(point.name, "Keras", ours, expected.reshape(ours.shape), point.limit))
+    return comparisons
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A quantized tensor to compare."""
+
+    tensor: int
+    name: str
+    in_keras: str | None
+    scale: float
+    zero_point: int
+    limit: float | None
+
+    def to_codes(self, values: np.ndarray) -> np.ndarray:
+        codes = np.rint(values.astype(np.float64) / self.scale) + self.zero_point
+        return np.clip(codes, -128, 127).astype(np.int64)
+
+
+def _points(conversion: Conversion) -> list[_Point]:
+    """The outputs of the linear ops in order, then those of the model that are none of them."""
+    graph = conversion.graph
+    limit = _keras_limit(conversion)
+    outputs = {_quantized(graph, tensor): name for name, tensor in graph.named("outputs").items()}
+    points = []
+    for op in conversion.linear_ops:
+        tensor = op.outputs[0]
+        in_keras = op.tap or outputs.get(tensor)
+        points.append(_Point(tensor, op.layer, in_keras, *_quantization(graph, tensor), limit))
+        outputs.pop(tensor, None)
+    for quantized, name in outputs.items():
+        if quantized is not None:
+            points.append(_Point(quantized, name, name, *_quantization(graph, quantized), limit))
+    return points
+
+
+def _quantized(graph: Graph, tensor: int) -> int | None:
+    """The int8 tensor that is or makes an output, if one does."""
+    if graph.quantization(tensor) is not None:
+        return tensor
+    producer = graph.producer(tensor)
+    if producer is not None and graph.kind(producer) == "DEQUANTIZE":
+        return int(producer.inputs[0])
+    return None
+
+
+def _quantization(graph: Graph, tensor: int) -> tuple[float, int]:
+    quantization = graph.quantization(tensor)
+    assert quantization is not None, "a compared tensor is int8"
+    return quantization
+
+
+def _keras_limit(conversion: Conversion) -> float | None:
+    """The share of codes that may differ from Keras: none, unless scales or stock ops make its arithmetic another."""
+    graph = conversion.graph
+    if any(graph.kind(op) not in _MOVES_ONLY for op in graph.operators):
+        return None
+    ops = conversion.linear_ops
+    if not all(op.exact for op in ops):
+        return STOCK_NORMALIZATION_LIMIT
+    scales = [_quantization(graph, tensor)[0] for op in ops for tensor in (op.inputs[0], op.outputs[0])]
+    return 0.0 if all(math.frexp(scale)[0] == 0.5 for scale in scales) else OTHER_SCALES_LIMIT
+
+
+def _check_inputs(graph: Graph, inputs: dict[str, np.ndarray]) -> int:
+    counts = set()
+    for name, tensor in graph.named("inputs").items():
+        shape = graph.shape(tensor)[1:]
+        if inputs[name].shape[1:] != shape:
+            raise ConversionError(
+                f"input {name!r} is {list(inputs[name].shape)}, the model takes [samples, {', '.join(map(str, shape))}]"
+            )
+        if not np.all(np.isfinite(inputs[name])):
+            raise ConversionError(f"input {name!r} holds NaN or infinity")
+        counts.add(len(inputs[name]))
+    if len(counts) != 1 or counts == {0}:
+        raise ConversionError("every input needs the same number of samples, at least one")
+    return counts.pop()
+
+
+class _Exposed:
+    """A target in the stock interpreter that shows every point."""
+
+    def __init__(self, conversion: Conversion, target: str, points: list[_Point]) -> None:
+        self._interpreter = Interpreter(model_content=conversion.tflite(target, [point.tensor for point in points]))
+        self._interpreter.allocate_tensors()
+        details = self._interpreter.get_input_details()
+        self._inputs = dict(zip(conversion.graph.named("inputs"), details, strict=True))
+        self._points = [detail["index"] for detail in self._interpreter.get_output_details()]
+
+    def __call__(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        for name, detail in self._inputs.items():
+            values = inputs[name]
+            if detail["dtype"] == np.int8:
+                scale, zero_point = detail["quantization"]
+                values = np.clip(np.rint(values / scale) + zero_point, -128, 127)
+            self._interpreter.set_tensor(detail["index"], values.astype(detail["dtype"]))
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(index) for index in self._points]
+
+
+def _compare(layer: str, against: str, codes: np.ndarray, expected: np.ndarray, limit: float | None) -> Comparison:
+    difference = np.abs(codes.astype(np.int64) - expected.astype(np.int64))
+    return Comparison(
+        layer, against, difference.size, int(np.count_nonzero(difference)), int(difference.max(initial=0)), limit
+    )
