@@ -1,0 +1,220 @@
+"""QuantDense against stock Dense, and what it deploys against plain numpy."""
+
+import inspect
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from fold_oracle import deployed
+from subbyte import keras_layers as ql
+from subbyte.keras_layers.quantizers import Linear, Tanh
+
+# Arguments of Keras 3's Dense alone.
+KERAS_3_ONLY = {"lora_rank", "lora_alpha", "quantization_config"}
+RNG = np.random.default_rng
+
+
+def built(layer, inputs=12, seed=0):
+    """`layer`, built, with random values in all its vectors."""
+    layer.build((None, inputs))
+    rng = RNG(seed)
+    if layer.bias is not None:
+        layer.bias.assign(rng.normal(0, 2, layer.units))
+    if layer.gain is not None:
+        layer.gain.assign(rng.uniform(0.2, 0.7, layer.gain.shape))
+    if (norm := layer.normalization) is not None:
+        norm.moving_mean.assign(rng.normal(0, 1, layer.units))
+        norm.moving_variance.assign(rng.uniform(0.01, 4, layer.units))
+        if norm.gamma is not None:
+            norm.gamma.assign(rng.normal(0, 1, layer.units))
+        if norm.beta is not None:
+            norm.beta.assign(rng.normal(0, 1, layer.units))
+    return layer
+
+
+def exported(layer):
+    latent = tf.constant(layer.kernel.numpy(), tf.float64)
+    return layer.kernel_quantizer.codes(latent).numpy(), layer.kernel_quantizer.step(latent).numpy()
+
+
+def test_signature_is_that_of_stock_dense():
+    stock = inspect.signature(tf.keras.layers.Dense).parameters
+    ours = inspect.signature(ql.QuantDense).parameters
+    positional = [p.name for p in ours.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert positional == [n for n, p in stock.items() if p.kind is p.POSITIONAL_OR_KEYWORD and n not in KERAS_3_ONLY]
+    different = {name for name in positional if ours[name].default != stock[name].default}
+    assert different == {"kernel_initializer", "kernel_regularizer"}  # the quantizer's
+
+
+@pytest.mark.parametrize("shape", [(7, 12), (3, 5, 12), (2, 3, 4, 12)])
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_close_to_stock_dense_with_8_bits(shape, use_bias, training):
+    stock = tf.keras.layers.Dense(9, activation="tanh", use_bias=use_bias, bias_initializer="random_normal")
+    x = RNG(0).normal(size=shape).astype(np.float32)
+    expected = stock(x)
+    layer = ql.QuantDense(9, "tanh", use_bias, kernel_quantizer=Linear(8), gain=None)
+    layer.build(shape)
+    layer.set_weights([*stock.get_weights(), *layer.get_weights()[1 + use_bias :]])
+    assert layer.compute_output_shape(shape) == (*shape[:-1], 9)
+    for stage in (1, 2):
+        ql.set_stage(layer, stage)
+        outputs = layer(x, training=training)
+        # 12 products with errors of half a step of 1/127 of about 0.5, behind them the bias's 8 bits.
+        np.testing.assert_allclose(outputs, expected, atol=0.03)
+        assert outputs.shape == shape[:-1] + (9,)
+
+
+@pytest.mark.parametrize("gain", ["scalar", "channel", None])
+@pytest.mark.parametrize("training", [True, False])
+def test_gain_stands_outside_the_bracket(gain, training):
+    layer = built(ql.QuantDense(4, kernel_quantizer=Tanh(3), gain=gain))
+    assert (layer.gain is None) == (gain is None)
+    factor = 1.0 if gain is None else layer.gain.numpy()
+    assert np.shape(factor) == ((4,) if gain == "channel" else ())
+    x = RNG(1).normal(size=(6, 12)).astype(np.float32)
+    codes, step = exported(layer)
+    expected = factor * (step * (x @ codes) + layer.bias.numpy())
+    np.testing.assert_allclose(layer(x, training=training), expected, rtol=1e-5, atol=1e-6)
+
+
+NORMALIZATIONS = {
+    "none": lambda: None,
+    "channel": lambda: ql.QuantBatchNormalization(),
+    "layer": lambda: ql.QuantBatchNormalization(scaling="layer", bits=6),
+    "plain": lambda: ql.QuantBatchNormalization(scaling=None, center=False),
+    "unscaled": lambda: ql.QuantBatchNormalization(scale=False),
+}
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("quantizer", [Tanh(1), Tanh(4), Linear(3, "bin_centre"), Linear(8)])
+@pytest.mark.parametrize("gain", ["scalar", "channel", None])
+def test_stage_two_is_the_integer_formula(normalization, quantizer, gain):
+    norm = NORMALIZATIONS[normalization]()
+    layer = built(ql.QuantDense(10, kernel_quantizer=quantizer, gain=gain, normalization=norm), inputs=21)
+    ql.set_stage(layer, 2)
+    codes, scale, bias = deployed(layer, *exported(layer))
+    # Inputs on an activation quantizer's grid: multiples of 1/32.
+    x = (RNG(2).integers(-128, 128, (50, 21)) / 32).astype(np.float32)
+    sums = x.astype(np.float64) @ codes + bias / 16
+    expected = sums.astype(np.float32) * scale.astype(np.float32)
+    np.testing.assert_array_equal(layer(x, training=False), expected)
+    # Where no batch statistics come in, training computes the same but for float32's last bits.
+    layer.trainable = False
+    np.testing.assert_allclose(layer(x, training=True), expected, rtol=1e-4, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1e-12, -1e-12, 1e-4, -3.0])
+@pytest.mark.parametrize("variance", [0.0, 1e-9, 1e9])
+def test_extreme_channels_stay_finite_and_keep_their_offset(gamma, variance):
+    layer = built(ql.QuantDense(3, kernel_quantizer=Tanh(4), normalization=ql.QuantBatchNormalization()))
+    layer.normalization.gamma.assign([gamma, gamma, 1.0])
+    layer.normalization.moving_variance.assign([variance, 1.0, 1.0])
+    x = (RNG(3).integers(-128, 128, (9, 12)) / 32).astype(np.float32)
+    for stage in (1, 2):
+        ql.set_stage(layer, stage)
+        outputs = layer(x, training=False).numpy()
+        assert np.isfinite(outputs).all()
+        if abs(gamma) <= 1e-12:
+            beta = layer.normalization.beta.numpy()
+            # beta in 8 bits of its range, and products below what an output of 8 bits resolves.
+            np.testing.assert_allclose(outputs[:, 1], beta[1], atol=2.0**-6)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(x, training=True) ** 2)
+    for gradient in tape.gradient(loss, layer.trainable_weights):
+        assert np.isfinite(gradient).all()
+
+
+def test_a_gamma_of_zero_can_leave_it_in_stage_two():
+    layer = built(ql.QuantDense(3, kernel_quantizer=Tanh(4), normalization=ql.QuantBatchNormalization()))
+    layer.normalization.gamma.assign([0.0, 1.0, -1.0])
+    ql.set_stage(layer, 2)
+    x = RNG(4).normal(size=(30, 12)).astype(np.float32)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(x, training=True) ** 3)
+    gradient = tape.gradient(loss, layer.normalization.gamma if hasattr(layer.normalization.gamma, "handle")
+                             else layer.normalization.gamma.value)  # fmt: skip
+    assert (np.abs(gradient) > 0).all()
+
+
+@pytest.mark.parametrize("kind", [Tanh, Linear])
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_a_fresh_layer_keeps_the_variance_of_activations(kind, bits):
+    layer = ql.QuantDense(256, kernel_quantizer=kind(bits))
+    outputs = layer(RNG(5).standard_normal((200, 256), np.float32), training=True).numpy()
+    # He et al.: sqrt(2) in front of a ReLU. Stock Dense has 1 in a square layer.
+    assert np.sqrt(2) / 2 < outputs.std() < np.sqrt(2) * 2
+
+
+def test_arguments_of_the_kernel_act_on_the_latent_kernel():
+    layer = ql.QuantDense(
+        4, kernel_initializer="ones", kernel_regularizer="l1", kernel_constraint="non_neg", bias_constraint="non_neg",
+        kernel_quantizer=Tanh(4), bias_regularizer="l2", activity_regularizer="l2",
+    )  # fmt: skip
+    layer(np.ones((1, 3), np.float32))
+    assert (layer.kernel.numpy() == 1).all()
+    assert len(layer.losses) == 3
+    assert layer.kernel_constraint is not None
+    assert layer.bias_constraint is not None
+    plain = ql.QuantDense(4, kernel_quantizer=Tanh(4, sigma=0.5))
+    plain.build((None, 300))
+    assert plain.kernel.numpy().std() == pytest.approx(0.5, rel=0.1)
+    assert isinstance(plain.kernel_regularizer, ql.TargetDistribution)
+    assert plain.kernel_regularizer.sigma == 0.5
+
+
+def test_wide_layers_accumulate_exactly():
+    # 8-bit codes times 8-bit inputs: past 2^24 float32 no longer counts in ones.
+    layer = ql.QuantDense(2, kernel_quantizer=Linear(8), kernel_initializer="ones", gain=None, use_bias=False)
+    layer.build((None, 2000))
+    ql.set_stage(layer, 2)
+    x = np.full((1, 2000), 127 / 16, np.float32)
+    x[0, 0] = 126 / 16
+    codes, scale, _ = deployed(layer, *exported(layer))
+    assert (codes == 127).all()
+    exact = (1999 * 127 + 126) * 127 / 16
+    np.testing.assert_array_equal(layer(x), np.full((1, 2), np.float32(exact) * scale.astype(np.float32)))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        ql.QuantDense(3),
+        ql.QuantDense(
+            5, "relu", False, "he_normal", "ones", "l2", "l1", "l1", "non_neg", "unit_norm",
+            kernel_quantizer=Tanh(3, "bin_centre", sigma=0.9), gain="channel", parameter_bits=5, bias_resolution=4,
+            normalization=ql.QuantBatchNormalization(0.9, 1e-5, False, False, 6, "layer"), name="dense_a",
+        ),
+    ],
+)  # fmt: skip
+def test_config_makes_the_same_layer(layer):
+    again = type(layer).from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    assert again.normalization is not layer.normalization or layer.normalization is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"units": 0}, ValueError, "units must be a positive integer, not 0"),
+        ({"units": True}, ValueError, "units must be"),
+        ({"gain": "row"}, ValueError, "gain must be 'scalar', 'channel' or None, not 'row'"),
+        ({"parameter_bits": 1}, ValueError, "parameter_bits must be 2 to 16"),
+        ({"bias_resolution": 3}, ValueError, "bias_resolution must be a power of two"),
+        ({"kernel_quantizer": "tanh"}, TypeError, "must be a quantizer such as"),
+    ],
+)
+def test_bad_arguments_name_the_layer(arguments, error, message):
+    with pytest.raises(error, match=message):
+        ql.QuantDense(**{"units": 3, "name": "wrong", **arguments})
+
+
+def test_stock_batch_normalization_is_refused_with_the_mend():
+    with pytest.raises(TypeError, match="goes behind the layer"):
+        ql.QuantDense(3, normalization=tf.keras.layers.BatchNormalization())
+
+
+def test_unknown_inputs_are_refused():
+    with pytest.raises(ValueError, match="the number of inputs, the last dimension, must be known"):
+        ql.QuantDense(3).build((None, None))
