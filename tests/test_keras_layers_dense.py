@@ -62,7 +62,7 @@ def test_close_to_stock_dense_with_8_bits(shape, use_bias, training):
         outputs = layer(x, training=training)
         # 12 products with errors of half a step of 1/127 of about 0.5, behind them the bias's 8 bits.
         np.testing.assert_allclose(outputs, expected, atol=0.03)
-        assert outputs.shape == shape[:-1] + (9,)
+        assert outputs.shape == (*shape[:-1], 9)
 
 
 @pytest.mark.parametrize("gain", ["scalar", "channel", None])
