@@ -3,7 +3,7 @@
     python tests/wheels.py [FOLDER]     makes a virtual environment for each wheel in FOLDER (default: build/wheels)
 
 Needs the package index, so it is no part of the ordinary tests. A wheel that does not exist for this Python is skipped
-and named. The child processes see the compiled plug-in only, not this package: they stand for other people's installations.
+and named. The child processes see the compiled plug-in only, not this package.
 """
 
 from __future__ import annotations

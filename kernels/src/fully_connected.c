@@ -12,7 +12,7 @@ typedef struct call {
   subbyte_header header;
   const int8_t *x;
   int32_t whole;               // inputs of x that make whole strides
-  int8_t tail[SUBBYTE_STRIDE]; // the rest of x, with zeros behind
+  int8_t tail[SUBBYTE_STRIDE]; // the rest of x; zeros behind, which every row leaves alone
   uint32_t code_step;          // of a codebook: 1
   uint32_t code_offset_sum;    // code_offset * sum(x); of a codebook: 0
 } call;
@@ -29,7 +29,6 @@ static void set_row(call *call, const int8_t *x) {
   const int32_t features = call->header.input_features;
   call->x = x;
   call->whole = features - features % SUBBYTE_STRIDE;
-  memset(call->tail, 0, sizeof call->tail);
   memcpy(call->tail, x + call->whole, (size_t)(features - call->whole));
   if (call->header.decode == SUBBYTE_LINEAR) {
     call->code_offset_sum = (uint32_t)(call->header.code_offset * sum_inputs(x, features));
