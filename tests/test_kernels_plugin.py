@@ -147,6 +147,15 @@ def test_intermediate_tensors_can_be_read_when_all_are_preserved(make_interprete
         np.testing.assert_array_equal(interpreter.get_tensor(index), expect(layers[:count], x))
 
 
+def test_a_model_from_a_file(tmp_path):
+    layer = random_layer(np.random.default_rng(21), 8, 3)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(chain([layer]))
+    x = random_input(np.random.default_rng(22), 1, 8)
+    for name in (path, str(path)):
+        np.testing.assert_array_equal(run(kernels.Interpreter(name, num_threads=2), x)[0], expect([layer], x))
+
+
 def test_two_interpreters_share_one_model(make_interpreter):
     rng = np.random.default_rng(17)
     layers = [random_layer(rng, 8, 8), random_layer(rng, 8, 3)]
