@@ -1,8 +1,8 @@
 // The part of TensorFlow Lite's C interface for delegates that the plug-in uses.
 //
-// The wheels ship no headers, so the structs are declared here. Their fields have kept their order since TensorFlow 2.4
-// ("semi-ABI stable": only appended to); tests/wheels.py proves it against the oldest and the newest wheel. Compile
-// with -DTFLITE_INCLUDE_DIR=... to use the official headers instead.
+// The wheels ship no headers, so the structs are declared here. The runtime calls them "semi-ABI stable": fields are
+// only appended. tests/wheels.py runs the plug-in in wheels from tflite-runtime 2.14 to ai-edge-litert 2.3. Set
+// -DTFLITE_INCLUDE_DIR=... for CMake to use the official headers instead.
 #ifndef SUBBYTE_TFLITE_ABI_H
 #define SUBBYTE_TFLITE_ABI_H
 
