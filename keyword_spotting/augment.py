@@ -1,6 +1,6 @@
 """Training windows: each keyword many times, each time a little elsewhere, louder or softer, and in other noise.
 
-Energies of independent sounds add, so gain, filtering and noise are made on mel energies, before the logarithm:
+Energies of independent sounds add, so gain and noise are made on mel energies, before the logarithm: a
 hundred thousand noisy windows take seconds.
 """
 
@@ -29,24 +29,20 @@ class Augmentation:
         tract: mel bands that the highest band may move, either way, lower ones in proportion: longer or shorter vocal
             tracts.
         gain: dB, either way.
-        tilt: dB, the deviation of a random filter's step from one mel band to the next: microphones and rooms.
         noisy: share of windows that get background.
         snr: dB of keyword over background, lowest and highest.
         chatter: share of the background that is running speech; the rest is noise.
         background: windows without keyword, as a share of all.
-        masked: share of windows that lose up to 4 neighbouring mel bands and, drawn apart, up to 5 neighbouring frames.
     """
 
     shift: int = 10
     tempo: float = 1.25
     tract: float = 1.0
     gain: float = 10.0
-    tilt: float = 0.0
     noisy: float = 0.6
     snr: tuple[float, float] = (0.0, 30.0)
     chatter: float = 0.3
     background: float = 0.35
-    masked: float = 0.5
 
 
 def training_windows(
@@ -58,27 +54,10 @@ def training_windows(
     for first in range(0, windows, 4096):  # bounds the memory
         part = slice(first, min(first + 4096, windows))
         energies, labels[part] = _draw(split, part.stop - first, classes - 1, settings, rng)
-        energies = energies * _filters(len(energies), settings.tilt, rng)
         energies = _add_background(energies, split, settings, rng)
         level = rng.uniform(-settings.gain, settings.gain, (len(energies), 1, 1))
         inputs[part] = log_mel(energies * 10.0 ** (level / 10.0)).reshape(-1, INPUTS)
     return inputs, labels
-
-
-def mask(inputs: Floats, share: float, seed: int) -> NDArray[np.float32]:
-    """Normalised `inputs` [windows, INPUTS] with bands and frames set to their mean, 0 (SpecAugment, 1904.08779)."""
-    rng = np.random.default_rng(seed)
-    kept = [_kept(len(inputs), size, widest, share, rng) for size, widest in ((KEPT_FRAMES, 5), (MEL_BINS, 4))]
-    both = kept[0][:, :, np.newaxis] & kept[1][:, np.newaxis, :]
-    return (inputs.reshape(both.shape) * both).reshape(inputs.shape).astype(np.float32, copy=False)
-
-
-def _kept(rows: int, size: int, widest: int, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """[rows, size], False in one stretch of 1 to `widest` in a `share` of the rows."""
-    first = rng.integers(0, size, (rows, 1))
-    width = rng.integers(1, widest + 1, (rows, 1)) * (rng.random((rows, 1)) < share)
-    index = np.arange(size)
-    return (index < first) | (index >= first + width)
 
 
 def _random_windows(stream: Floats, count: int, rng: np.random.Generator) -> Floats:
@@ -115,12 +94,6 @@ def _warp(energies: Floats, most: float, rng: np.random.Generator) -> Floats:
     low = np.take_along_axis(energies, below[:, np.newaxis], axis=2)
     high = np.take_along_axis(energies, below[:, np.newaxis] + 1, axis=2)
     return np.asarray(low + part * (high - low))
-
-
-def _filters(count: int, tilt: float, rng: np.random.Generator) -> Floats:
-    """Random smooth responses [count, 1, MEL_BINS], as factors of energy."""
-    walk = np.cumsum(rng.normal(0.0, tilt, (count, 1, MEL_BINS)), axis=2)
-    return np.asarray(10.0 ** ((walk - walk.mean(axis=2, keepdims=True)) / 10.0))
 
 
 def _add_background(energies: Floats, split: Split, settings: Augmentation, rng: np.random.Generator) -> Floats:

@@ -90,7 +90,7 @@ def demo(
         (folder / name).write_bytes(content)
     lines = [
         _line("M0 float\nstock", 32, files["float.tflite"], stock_interpreter, float_model, test),
-        _line("M4 in 8 bits\nstock", 8, files["kws_int8.tflite"], stock_interpreter, packed_model, test),
+        _line("M4 int8\nstock", 8, files["kws_int8.tflite"], stock_interpreter, packed_model, test),
         _line("M4 packed\nsubbyte", 4, files["kws.tflite"], kernels.Interpreter, packed_model, test),
     ]
     console.print(table(lines, dataset))
@@ -154,9 +154,9 @@ def table(lines: list[Line], dataset: Dataset) -> Any:
 
     found = lines[0].found
     title = f"Test split: {found.clips} clips, {found.speakers} speaker groups [95 % interval over them]"
-    grid = Table(title=title, caption=dataset.source, box=box.SIMPLE_HEAVY, pad_edge=False)
-    grid.add_column("model", no_wrap=True)
-    measured = ("keyword\naccuracy", "misses at\n1 % alarms", "µs an\ninference", "codes un-\nlike Keras")
+    grid = Table(title=title, caption=dataset.source, box=box.SIMPLE_HEAVY, padding=0)
+    grid.add_column("", no_wrap=True)
+    measured = ("keyword\naccuracy", "misses at\n1 % alarms", "µs per\ninference", "unlike\nKeras")
     for column in ("weight\nbits", "file\nbytes", *measured):
         grid.add_column(column, justify="right", no_wrap=True)
     for line in lines:

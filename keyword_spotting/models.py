@@ -21,6 +21,7 @@ FLOAT = 32
 INPUT_MAX = 4.0  # standard deviations of a normalised feature
 ACTIVATION_MAX = 4.0
 LOGIT_MAX = 16.0
+MOMENTUM = 0.95  # of batch normalisation's averages: settled after a hundred updates
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _float_model(plan: Architecture, classes: int) -> tf.keras.Sequential:
     layers = [tf.keras.Input((INPUTS,))]
     for units in plan.units:
         layers.append(tf.keras.layers.Dense(units, use_bias=False))  # batch normalisation has the bias
-        layers.append(tf.keras.layers.BatchNormalization())
+        layers.append(tf.keras.layers.BatchNormalization(momentum=MOMENTUM))
         layers.append(tf.keras.layers.ReLU())
     layers.append(tf.keras.layers.Dense(classes))
     return tf.keras.Sequential(layers)
@@ -106,7 +107,7 @@ def _quantized_model(plan: Architecture, classes: int, quantizer: Callable[..., 
     quantizer = quantizer or ql.quantizers.Tanh
     layers = [tf.keras.Input((INPUTS,)), ql.QuantInput(max_value=INPUT_MAX)]
     for units, bits in zip(plan.units, plan.bits, strict=False):
-        normalization = ql.QuantBatchNormalization()
+        normalization = ql.QuantBatchNormalization(momentum=MOMENTUM)
         layers.append(ql.QuantDense(units, kernel_quantizer=quantizer(bits=bits), normalization=normalization))
         layers.append(ql.ClippedReLU(max_value=ACTIVATION_MAX))
     layers.append(ql.QuantDense(classes, kernel_quantizer=quantizer(bits=plan.bits[-1])))

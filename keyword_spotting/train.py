@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .augment import Augmentation, mask, training_windows
+from .augment import Augmentation, training_windows
 from .data import Dataset
 from .features import Normalization
 from .models import architecture, model
@@ -110,7 +110,7 @@ def train(
     network = model(name, dataset.classes, quantizer, bits)
     raw, labels = training_windows(dataset.train, recipe.windows, dataset.classes, recipe.augmentation, seed)
     normalization = Normalization.fit(raw)
-    inputs = mask(normalization(raw), recipe.augmentation.masked, seed)
+    inputs = normalization(raw)
     updates = (epochs - stage_two) * -(-len(inputs) // recipe.batch_size)
     first_rate = recipe.learning_rate or learning_rate(name, quantizer)
     rate = tf.keras.optimizers.schedules.CosineDecay(first_rate, updates, alpha=recipe.final_rate)
