@@ -33,7 +33,7 @@ TensorType = schema.TensorType
 _BUILTIN_NAMES = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
 
 #: numpy types of the tensor types that constants of quantized models have.
-DTYPES = {
+DTYPES: dict[int, np.dtype] = {
     TensorType.FLOAT32: np.dtype("<f4"),
     TensorType.INT32: np.dtype("<i4"),
     TensorType.INT64: np.dtype("<i8"),

@@ -61,13 +61,14 @@ def lower(graph: Graph, taps: Iterable[str] = ()) -> None:
     tapped = _drop_taps(graph, taps)
     for marker in [op for op in graph.operators if graph.kind(op) == MARKER]:
         for op in _lower_marker(graph, marker):
+            _fold_int8_bounds(graph, op)
             op.tap = tapped.get(op.outputs[0])
     graph.prune()
 
 
 def _drop_taps(graph: Graph, taps: Iterable[str]) -> dict[int, str]:
     """Quantized tensor to tap."""
-    tapped = {}
+    tapped: dict[int, str] = {}
     for name in taps:
         dequantize = graph.producer(graph.drop_output(name))
         if dequantize is not None and graph.kind(dequantize) == "DEQUANTIZE":
@@ -91,7 +92,7 @@ def _lower_marker(graph: Graph, marker: Any) -> list[LinearOp]:
             )
     x = _quantized_input(graph, marker, layer)
     start = _Affine(scale.astype(np.float64), scale.astype(np.float64) * offset)
-    lowered = []
+    lowered: list[tuple[LinearOp, Any]] = []
     for y, affine in _quantized_outputs(graph, int(marker.outputs[0]), start, layer):
         op = _linear_op(graph, layer, options, (x, y), (codes, offset, real_codes), affine)
         graph.tensor(y).name = layer.encode() if not lowered else f"{layer}_{len(lowered)}".encode()
@@ -100,6 +101,23 @@ def _lower_marker(graph: Graph, marker: Any) -> list[LinearOp]:
     for _, quantize in lowered:
         graph.replace(quantize, [])
     return [op for op, _ in lowered]
+
+
+def _fold_int8_bounds(graph: Graph, op: LinearOp) -> None:
+    """Takes in the bounds that TensorFlow's converter has put behind the quantization instead of before it."""
+    while True:
+        y, readers = op.outputs[0], graph.consumers(op.outputs[0])
+        if len(readers) != 1 or y in graph.outputs or graph.kind(readers[0]) not in ("MINIMUM", "MAXIMUM"):
+            return
+        bound = next((graph.constant(int(t)) for t in readers[0].inputs if t != y), None)
+        after = int(readers[0].outputs[0])
+        if bound is None or bound.size != 1 or graph.quantization(after) != graph.quantization(y):
+            return
+        choose = min if graph.kind(readers[0]) == "MINIMUM" else max
+        op.clamp = (choose(op.clamp[0], bound.item()), choose(op.clamp[1], bound.item()))
+        op.outputs = [after]
+        graph.tensor(after).name = graph.tensor(y).name
+        graph.replace(readers[0], [])
 
 
 def _quantized_input(graph: Graph, marker: Any, layer: str) -> int:
@@ -184,8 +202,8 @@ def _linear_op(
     bias = (offset if affine.exact else affine.offset / scale) / x_scale
     if affine.exact and _is_power_of_two(x_scale) and np.any(bias != np.rint(bias)):
         raise ConversionError(
-            f"layer {layer}: its input scale {x_scale:g} is coarser than 1/{options['bias_resolution']}, so its bias is "
-            f"not exact; give the layer bias_resolution={max(1, int(1 / x_scale))} or its input a smaller max_value"
+            f"layer {layer}: its input scale {x_scale:g} is coarser than 1/{options['bias_resolution']}, so its bias "
+            f"is not exact; give it bias_resolution={max(1, int(1 / x_scale))} or its input a smaller max_value"
         )
     if np.any(np.abs(bias) >= 2**31 - 2**24):
         raise ConversionError(

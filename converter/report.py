@@ -82,14 +82,18 @@ def print_comparisons(console: Console, comparisons: list[Comparison], samples: 
         table.add_column(heading, justify="right")
     table.add_column("")
     for comparison in comparisons:
-        limit = comparison.limit
+        bound = comparison.bound
         table.add_row(
             comparison.layer,
             comparison.against,
             f"{comparison.codes:,}",
             f"{comparison.differing:,}",
             str(comparison.largest),
-            "any: a stock op rounds" if limit is None else ("none" if limit == 0 else f"{limit:.2%}, by 1"),
+            "any: a stock op rounds"
+            if bound is None
+            else f"{bound.share:.1%}, by {bound.codes}"
+            if bound.codes
+            else "none",
             "ok" if comparison.passed else "FAILED",
         )
     console.print(table)

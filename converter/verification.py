@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +9,10 @@ from pathlib import Path
 import numpy as np
 from subbyte.kernels import Interpreter
 
+from .bounds import Bound, keras_bounds
 from .conversion import Conversion
 from .errors import ConversionError
 from .graph import Graph
-
-#: Share of codes that may differ from Keras where its arithmetic is not the kernel's.
-OTHER_SCALES_LIMIT = 1e-4
-STOCK_NORMALIZATION_LIMIT = 2e-3
-
-#: Stock ops that hand codes on as they are.
-_MOVES_ONLY = {
-    "RESHAPE", "MAX_POOL_2D", "CONCATENATION", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "PAD", "SLICE", "STRIDED_SLICE",
-    "SPLIT", "PACK", "UNPACK", "GATHER", "QUANTIZE", "DEQUANTIZE", "LINEAR",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,7 +25,7 @@ class Comparison:
         codes: how many were compared.
         differing: how many are not equal.
         largest: largest difference, in codes.
-        limit: share that may differ, by at most one code; None where a stock op rounds in its own way, unlike Keras.
+        bound: what may differ; None where nothing is promised.
     """
 
     layer: str
@@ -43,11 +33,12 @@ class Comparison:
     codes: int
     differing: int
     largest: int
-    limit: float | None
+    bound: Bound | None
 
     @property
     def passed(self) -> bool:
-        return self.limit is None or (self.differing <= self.limit * self.codes and self.largest <= (self.limit > 0))
+        bound = self.bound
+        return bound is None or (self.differing <= bound.share * self.codes and self.largest <= bound.codes)
 
 
 def load_inputs(path: Path, names: list[str]) -> dict[str, np.ndarray]:
@@ -89,14 +80,15 @@ def verify(
         progress((sample + 1) / samples)
     packed, int8 = ([np.concatenate(column) for column in zip(*codes[target], strict=True)] for target in runs)
     comparisons = [
-        _compare(point.name, "int8 target", *pair, 0.0) for point, *pair in zip(points, packed, int8, strict=True)
+        _compare(point.name, "int8 target", ours, stock, Bound())
+        for point, ours, stock in zip(points, packed, int8, strict=True)
     ]
     if conversion.source.reference is not None:
         keras = conversion.source.reference(inputs)
         for point, ours in zip(points, packed, strict=True):
             if point.in_keras in keras:
                 expected = point.to_codes(keras[point.in_keras])
-                comparisons.append(_compare(point.name, "Keras", ours, expected.reshape(ours.shape), point.limit))
+                comparisons.append(_compare(point.name, "Keras", ours, expected.reshape(ours.shape), point.bound))
     return comparisons
 
 
@@ -109,7 +101,7 @@ class _Point:
     in_keras: str | None
     scale: float
     zero_point: int
-    limit: float | None
+    bound: Bound | None
 
     def to_codes(self, values: np.ndarray) -> np.ndarray:
         codes = np.rint(values.astype(np.float64) / self.scale) + self.zero_point
@@ -119,17 +111,17 @@ class _Point:
 def _points(conversion: Conversion) -> list[_Point]:
     """The outputs of the linear ops in order, then those of the model that are none of them."""
     graph = conversion.graph
-    limit = _keras_limit(conversion)
+    bounds = keras_bounds(graph)
     outputs = {_quantized(graph, tensor): name for name, tensor in graph.named("outputs").items()}
     points = []
     for op in conversion.linear_ops:
         tensor = op.outputs[0]
         in_keras = op.tap or outputs.get(tensor)
-        points.append(_Point(tensor, op.layer, in_keras, *_quantization(graph, tensor), limit))
+        points.append(_Point(tensor, op.layer, in_keras, *_quantization(graph, tensor), bounds[tensor]))
         outputs.pop(tensor, None)
     for quantized, name in outputs.items():
         if quantized is not None:
-            points.append(_Point(quantized, name, name, *_quantization(graph, quantized), limit))
+            points.append(_Point(quantized, name, name, *_quantization(graph, quantized), bounds[quantized]))
     return points
 
 
@@ -147,18 +139,6 @@ def _quantization(graph: Graph, tensor: int) -> tuple[float, int]:
     quantization = graph.quantization(tensor)
     assert quantization is not None, "a compared tensor is int8"
     return quantization
-
-
-def _keras_limit(conversion: Conversion) -> float | None:
-    """The share of codes that may differ from Keras: none, unless scales or stock ops make its arithmetic another."""
-    graph = conversion.graph
-    if any(graph.kind(op) not in _MOVES_ONLY for op in graph.operators):
-        return None
-    ops = conversion.linear_ops
-    if not all(op.exact for op in ops):
-        return STOCK_NORMALIZATION_LIMIT
-    scales = [_quantization(graph, tensor)[0] for op in ops for tensor in (op.inputs[0], op.outputs[0])]
-    return 0.0 if all(math.frexp(scale)[0] == 0.5 for scale in scales) else OTHER_SCALES_LIMIT
 
 
 def _check_inputs(graph: Graph, inputs: dict[str, np.ndarray]) -> int:
@@ -183,8 +163,9 @@ class _Exposed:
     def __init__(self, conversion: Conversion, target: str, points: list[_Point]) -> None:
         self._interpreter = Interpreter(model_content=conversion.tflite(target, [point.tensor for point in points]))
         self._interpreter.allocate_tensors()
+        names = {tensor: name for name, tensor in conversion.graph.named("inputs").items()}
         details = self._interpreter.get_input_details()
-        self._inputs = dict(zip(conversion.graph.named("inputs"), details, strict=True))
+        self._inputs = {names[tensor]: detail for tensor, detail in zip(conversion.graph.inputs, details, strict=True)}
         self._points = [detail["index"] for detail in self._interpreter.get_output_details()]
 
     def __call__(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -198,8 +179,8 @@ class _Exposed:
         return [self._interpreter.get_tensor(index) for index in self._points]
 
 
-def _compare(layer: str, against: str, codes: np.ndarray, expected: np.ndarray, limit: float | None) -> Comparison:
+def _compare(layer: str, against: str, codes: np.ndarray, expected: np.ndarray, bound: Bound | None) -> Comparison:
     difference = np.abs(codes.astype(np.int64) - expected.astype(np.int64))
     return Comparison(
-        layer, against, difference.size, int(np.count_nonzero(difference)), int(difference.max(initial=0)), limit
+        layer, against, difference.size, int(np.count_nonzero(difference)), int(difference.max(initial=0)), bound
     )

@@ -112,9 +112,9 @@ class ActivationQuantizer(tf.keras.layers.Layer):
     def _clamp_inside_int8(self, x: tf.Tensor, low: tf.Tensor | float, high: tf.Tensor | float) -> tf.Tensor:
         """The bounds that an int8 tensor of this scale would not hold by saturating; they go into the deployed op."""
         if self.bits < 8:
-            x = tf.minimum(x, high)
             if self.signed:
                 x = tf.maximum(x, low)
+            x = tf.minimum(x, high)
         return x
 
     def _carry_range(self, x: tf.Tensor, scale: tf.Tensor | float) -> tf.Tensor:

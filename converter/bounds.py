@@ -1,0 +1,63 @@
+"""How far a deployed model may stand from the same model in Keras.
+
+Where activation scales are powers of two and our layers follow one another, not at all. Otherwise a layer's bias has to
+be rounded to the kernel's integers. That moves every sum of a channel by at most half a unit, which is multiplier / 2
+of an output code: so no more than this share of the codes can change, by one. A changed code then moves the sums that
+it goes into, and the share grows by the sum of |weights| * multiplier from layer to layer. Stock ops that compute (Add,
+AveragePooling, Softmax) round in their own way, and nothing is promised behind them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .graph import Graph, TensorType
+from .linear import LinearOp, activation_parameters
+
+#: Stock ops that hand codes on as they are.
+_MOVES = {
+    "RESHAPE", "MAX_POOL_2D", "CONCATENATION", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "PAD", "SLICE", "STRIDED_SLICE",
+    "SPLIT", "PACK", "UNPACK", "GATHER", "DEQUANTIZE",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bound:
+    """At most `share` of a tensor's codes differ from Keras, each by at most `codes`."""
+
+    share: float = 0.0
+    codes: int = 0
+
+
+def keras_bounds(graph: Graph) -> dict[int, Bound | None]:
+    """A bound for every tensor that a lowered graph computes; None where nothing is promised."""
+    bounds: dict[int, Bound | None] = {tensor: Bound() for tensor in graph.inputs}
+    for op in graph.operators:
+        before = [bounds.get(int(tensor), Bound()) for tensor in op.inputs]
+        if any(bound is None for bound in before):
+            after = None
+        elif isinstance(op, LinearOp):
+            after = _behind_linear(graph, op, before[0] or Bound())
+        else:
+            after = max((b for b in before if b), key=lambda b: b.share) if _only_moves(graph, op) else None
+        bounds.update((int(tensor), after) for tensor in op.outputs)
+    return bounds
+
+
+def _behind_linear(graph: Graph, op: LinearOp, before: Bound) -> Bound:
+    x_scale, _, y_scale, _ = activation_parameters(graph, op)
+    multiplier = x_scale * op.weight_scale.astype(np.float64) / y_scale
+    rounded = not (op.exact and all(math.frexp(scale)[0] == 0.5 for scale in (x_scale, y_scale)))
+    own = float(multiplier.max()) / 2 if rounded else 0.0
+    grown = before.share * float((np.abs(op.weights).sum(axis=1) * multiplier).max())
+    return Bound(min(1.0, own + grown), before.codes + rounded)
+
+
+def _only_moves(graph: Graph, op: object) -> bool:
+    if graph.kind(op) == "QUANTIZE":
+        # From float it is the input's rounding, which is Keras's; from int8 it rounds anew.
+        return graph.tensor(int(op.inputs[0])).type == TensorType.FLOAT32  # type: ignore[attr-defined]
+    return graph.kind(op) in _MOVES

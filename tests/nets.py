@@ -1,0 +1,213 @@
+"""Small Keras models in stage 2, one for each thing that conversions meet. Weights are random, statistics are not trivial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from subbyte import keras_layers as ql
+
+keras = tf.keras
+layers = tf.keras.layers
+Tanh, Linear = ql.quantizers.Tanh, ql.quantizers.Linear
+
+NETS: dict[str, Callable[[], keras.Model]] = {}
+
+
+def net(build: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
+    NETS[build.__name__] = build
+    return build
+
+
+def ready(name: str, seed: int = 0) -> keras.Model:
+    """The net of that name, weights and moving statistics drawn, in stage 2."""
+    keras.utils.set_random_seed(seed)
+    model = NETS[name]()
+    rng = np.random.default_rng(seed)
+    inputs = [rng.normal(size=(64, *x.shape[1:])).astype(np.float32) for x in model.inputs]
+    for _ in range(3):
+        model(inputs[0] if len(inputs) == 1 else inputs, training=True)
+    for variable in model.trainable_variables:
+        name = getattr(variable, "path", variable.name)
+        if any(part in name for part in ("bias", "beta", "gamma")):
+            variable.assign(variable + 0.3 * rng.normal(size=variable.shape).astype(np.float32))
+    ql.set_stage(model, 2)
+    return model
+
+
+def dense(
+    units: int, quantizer: ql.quantizers.Quantizer, normalized: bool = True, **arguments: object
+) -> ql.QuantDense:
+    normalization = ql.QuantBatchNormalization(momentum=0.5) if normalized else None
+    return ql.QuantDense(units, kernel_quantizer=quantizer, normalization=normalization, **arguments)
+
+
+@net
+def paper_like() -> keras.Model:
+    """Every width once, odd sizes."""
+    model = keras.Sequential([keras.Input((33,)), ql.QuantInput(4.0)])
+    for bits in range(1, 9):
+        model.add(dense(87 if bits % 2 else 18, Tanh(bits)))
+        model.add(ql.ClippedReLU(4.0))
+    model.add(dense(3, Tanh(8), normalized=False))
+    model.add(ql.QuantActivation(16.0))
+    return model
+
+
+@net
+def linear_quantizer() -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.Input((87,)),
+            ql.QuantInput(4.0),
+            *(
+                layer
+                for bits in (1, 2, 5, 8)
+                for layer in (dense(20, Linear(bits), gain="channel"), ql.ClippedReLU(2.0))
+            ),
+            dense(2, Linear(4), normalized=False, gain=None, use_bias=False),
+            ql.QuantActivation(8.0),
+        ]
+    )
+
+
+@net
+def odd_codes() -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.Input((40,)),
+            ql.QuantInput(4.0),
+            *(layer for bits in (2, 3, 7) for layer in (dense(24, Tanh(bits, grid="bin_centre")), ql.ClippedReLU(4.0))),
+            dense(2, Tanh(1)),
+            ql.QuantActivation(8.0),
+        ]
+    )
+
+
+@net
+def narrow_activations() -> keras.Model:
+    """Bounds that int8 does not give by itself: fewer bits, a bound inside the range."""
+    return keras.Sequential(
+        [
+            keras.Input((40,)),
+            ql.QuantInput(4.0, bits=8),
+            dense(24, Tanh(4)),
+            ql.ClippedReLU(4.0, bits=5),
+            dense(24, Tanh(4), bias_resolution=8),
+            ql.ClippedReLU(6.0),
+            dense(24, Tanh(4)),
+            ql.ClippedReLU(2.7),
+            dense(8, Tanh(4)),
+            ql.QuantActivation(8.0, bits=6),
+        ]
+    )
+
+
+@net
+def stock_between() -> keras.Model:
+    """Stock layers that move codes, between ours."""
+    x = inputs = keras.Input((12, 10, 2), name="image")
+    x = ql.QuantInput(4.0)(x)
+    x = layers.MaxPooling2D(2)(x)
+    x = layers.Reshape((6, 10))(x)
+    x = dense(8, Tanh(4))(x)
+    x = ql.ClippedReLU(4.0)(x)
+    x = layers.Dropout(0.5)(x)
+    x = layers.Flatten()(x)
+    a = ql.ClippedReLU(4.0)(dense(9, Tanh(3))(x))
+    b = ql.ClippedReLU(4.0)(dense(7, Tanh(5))(x))
+    x = layers.Concatenate()([a, b])
+    x = ql.QuantActivation(8.0)(dense(4, Tanh(4))(x))
+    return keras.Model(inputs, x)
+
+
+@net
+def residual_softmax() -> keras.Model:
+    """Stock arithmetic: Add and Softmax round in their own way."""
+    x = inputs = keras.Input((20,))
+    x = ql.QuantInput(4.0)(x)
+    a = ql.QuantActivation(4.0)(dense(20, Tanh(4))(x))
+    x = ql.QuantActivation(8.0)(layers.Add()([a, x]))
+    x = ql.QuantActivation(8.0)(dense(5, Tanh(4))(x))
+    return keras.Model(inputs, layers.Softmax()(x))
+
+
+@net
+def several_inputs_and_outputs() -> keras.Model:
+    first, second = keras.Input((10,), name="second_in_name_order"), keras.Input((6,), name="first_in_name_order")
+    a = ql.ClippedReLU(4.0)(dense(12, Tanh(4))(ql.QuantInput(4.0)(first)))
+    b = ql.ClippedReLU(4.0)(dense(12, Tanh(4))(ql.QuantInput(2.0)(second)))
+    both = layers.Concatenate()([a, b])
+    one = ql.QuantActivation(8.0)(dense(3, Tanh(4))(both))
+    two = ql.QuantActivation(4.0)(dense(2, Tanh(2))(both))
+    return keras.Model([first, second], [one, two])
+
+
+@net
+def used_twice() -> keras.Model:
+    """One layer on two inputs, and one output read through two ranges."""
+    first, second = keras.Input((10,), name="a"), keras.Input((10,), name="b")
+    shared, relu = dense(8, Tanh(4)), ql.ClippedReLU(4.0)
+    a = relu(shared(ql.QuantInput(4.0)(first)))
+    b = relu(shared(ql.QuantInput(4.0)(second)))
+    y = dense(6, Tanh(4))(layers.Concatenate()([a, b]))
+    return keras.Model([first, second], [ql.ClippedReLU(4.0)(y), ql.QuantActivation(8.0)(y)])
+
+
+@net
+def stock_normalization() -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.Input((30,)),
+            ql.QuantInput(4.0),
+            dense(24, Tanh(4), normalized=False),
+            layers.BatchNormalization(momentum=0.5),
+            layers.ReLU(),
+            ql.QuantActivation(4.0, signed=False),
+            dense(5, Tanh(4), normalized=False),
+            layers.BatchNormalization(momentum=0.5),
+            ql.QuantActivation(8.0),
+        ]
+    )
+
+
+@net
+def other_scales() -> keras.Model:
+    """Scales that are no powers of two, one of them learnt."""
+    return keras.Sequential(
+        [
+            keras.Input((30,)),
+            ql.QuantInput(3.0, power_of_two=False),
+            dense(24, Tanh(4)),
+            ql.ClippedReLU(5.0, power_of_two=False),
+            dense(24, Tanh(4)),
+            ql.ClippedReLU(5.0, momentum=0.5, power_of_two=False),
+            dense(5, Tanh(4)),
+            ql.QuantActivation(8.0, power_of_two=False),
+        ]
+    )
+
+
+@net
+def learnt_range() -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.Input((30,)),
+            ql.QuantInput(1.0, momentum=0.5),
+            dense(24, Tanh(4)),
+            ql.ClippedReLU(1.0, momentum=0.5),
+            dense(5, Tanh(4)),
+            ql.QuantActivation(1.0, momentum=0.5),
+        ]
+    )
+
+
+#: What `verify` promises of each net: "exact" equals Keras on every code, "close" within the stated share by one code,
+#: "stock" holds stock ops that round in their own way.
+PROMISES = {
+    "residual_softmax": "stock",
+    "stock_normalization": "close",
+    "other_scales": "close",
+}
