@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .data import Dataset, Split
 from .evaluate import Report, interpreter_logits, interpreter_outputs, keras_logits, quantize, report
 from .metrics import Interval
-from .train import Recipe, Trained, train
+from .train import Trained, train
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,14 @@ def demo(
     data_dir: str | Path | None = None,
     seed: int = 0,
     epochs: int | None = None,
-    recipe: Recipe | None = None,
 ) -> list[Line]:
-    """Runs the demonstration; writes kws.keras, kws.npz, kws.tflite, kws_int8.tflite, float.keras and float.tflite.
+    """Runs the demonstration; writes kws.keras, kws.tflite, kws_int8.tflite, float.keras, float.tflite and their .npz.
 
     Args:
         output_dir: where the files go.
         data_dir: see `Dataset.load`.
         seed: of both trainings.
         epochs: in place of the recipe's, for a quick look.
-        recipe: of both trainings, in place of each model's own.
 
     Returns:
         The lines of the table.
@@ -69,38 +67,44 @@ def demo(
         ValueError: bad data, or an output code of the packed model differs from Keras.
     """
     from rich.console import Console
-    from subbyte import converter, kernels
 
     console, folder = Console(), Path(output_dir)
     dataset = Dataset.load(data_dir, progress=True)
-    test = dataset.test
     console.print(f"Data: {dataset.source}")
-    float_model = train("M0", dataset, seed, epochs, recipe, progress=True)
-    console.print(f"Trained M0, float, in {float_model.seconds:.0f} s")
-    packed_model = train("M4", dataset, seed, epochs, recipe, progress=True)
-    console.print(f"Trained M4, 4-bit weights in two stages, in {packed_model.seconds:.0f} s")
+    trained = []
+    for name, what in (("M0", "float"), ("M4", "4-bit weights in two stages")):
+        trained.append(train(name, dataset, seed, epochs, progress=True))
+        console.print(f"Trained {name}, {what}, in {trained[-1].seconds:.0f} s")
+    lines = compare(trained[0], trained[1], dataset.test, folder)
+    console.print(table(lines, dataset.source))
+    console.print(f"Files are in {folder}")
+    for line in lines:
+        if line.different:
+            name = line.name.splitlines()[0]
+            raise ValueError(f"{name}: {line.different} of {line.outputs} output codes differ from Keras")
+    return lines
+
+
+def compare(float_model: Trained, packed_model: Trained, test: Split, folder: Path) -> list[Line]:
+    """Saves and converts both models into `folder` and runs them on `test`."""
+    from subbyte import converter, kernels
+
     float_model.save(folder / "float.keras")
     packed_model.save(folder / "kws.keras")
     files = {
         "float.tflite": stock_tflite(float_model.model),
-        "kws.tflite": converter.convert(packed_model.model, target="packed", io="int8").tflite,
         "kws_int8.tflite": converter.convert(packed_model.model, target="int8", io="int8").tflite,
+        "kws.tflite": converter.convert(packed_model.model, target="packed", io="int8").tflite,
     }
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    lines = [
+        model = float_model if name == "float.tflite" else packed_model
+        model.normalization.save((folder / name).with_suffix(".npz"))
+    return [
         _line("M0 float\nstock", 32, files["float.tflite"], stock_interpreter, float_model, test),
         _line("M4 int8\nstock", 8, files["kws_int8.tflite"], stock_interpreter, packed_model, test),
         _line("M4 packed\nsubbyte", 4, files["kws.tflite"], kernels.Interpreter, packed_model, test),
     ]
-    console.print(table(lines, dataset))
-    console.print(f"Files are in {folder}")
-    for line in lines:
-        if line.different:
-            raise ValueError(
-                f"{line.name.splitlines()[0]}: {line.different} of {line.outputs} output codes differ from Keras"
-            )
-    return lines
 
 
 def stock_tflite(model: Any) -> bytes:
@@ -144,7 +148,7 @@ def _line(name: str, bits: int, content: bytes, make: Any, trained: Trained, tes
     return Line(name, bits, len(content), report(logits, test), microseconds, different, logits.size)
 
 
-def table(lines: list[Line], dataset: Dataset) -> Any:
+def table(lines: list[Line], source: str) -> Any:
     """The rich table of the demonstration."""
     from rich import box
     from rich.table import Table
@@ -154,7 +158,7 @@ def table(lines: list[Line], dataset: Dataset) -> Any:
 
     found = lines[0].found
     title = f"Test split: {found.clips} clips, {found.speakers} speaker groups [95 % interval over them]"
-    grid = Table(title=title, caption=dataset.source, box=box.SIMPLE_HEAVY, padding=0)
+    grid = Table(title=title, caption=source, box=box.SIMPLE_HEAVY, padding=0)
     grid.add_column("", no_wrap=True)
     measured = ("keyword\naccuracy", "misses at\n1 % alarms", "µs per\ninference", "unlike\nKeras")
     for column in ("weight\nbits", "file\nbytes", *measured):
