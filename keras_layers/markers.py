@@ -23,7 +23,7 @@ _taps: ContextVar[list[tuple[str, tf.Tensor]] | None] = ContextVar("taps", defau
 
 @contextmanager
 def taps() -> Iterator[list[tuple[str, tf.Tensor]]]:
-    """Collects (layer, output) of every activation quantizer that is called inside, in order: what is int8 on a device."""
+    """Collects (layer, output) of every activation quantizer called inside, in order: what is int8 on a device."""
     collected: list[tuple[str, tf.Tensor]] = []
     token = _taps.set(collected)
     try:

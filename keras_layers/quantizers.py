@@ -125,11 +125,11 @@ class Tanh(Quantizer):
         self.sigma = float(sigma)
 
     @property
-    def initializer(self) -> Any:  # type: ignore[override]
+    def initializer(self) -> Any:
         return tf.keras.initializers.RandomNormal(stddev=self.sigma)
 
     @property
-    def regularizer(self) -> Any:  # type: ignore[override]
+    def regularizer(self) -> Any:
         return regularizers.TargetDistribution(sigma=self.sigma)
 
     @property

@@ -3,24 +3,24 @@
 import re
 from enum import IntEnum
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 
 _SCALARS = {"ubyte": "u1", "ushort": "<u2", "short": "<i2", "uint": "<u4", "int": "<i4", "float": "<f4"}
 
 
-def parse(text: str, struct: str) -> tuple[np.dtype, dict[str, type[IntEnum]]]:
+def parse(text: str, struct: str) -> tuple[np.dtype, dict[str, Any]]:
     """The dtype of `struct` and every enum of a FlatBuffers schema that holds scalars, enums and fixed arrays.
 
     Raises ValueError where a field would need padding: the schema states every byte.
     """
     text = re.sub(r"//.*", "", text)
     types = dict(_SCALARS)
-    enums = {}
+    enums: dict[str, Any] = {}
     for name, base, body in re.findall(r"enum (\w+) : (\w+) \{(.*?)\}", text, re.DOTALL):
         members = {key: int(value) for key, value in re.findall(r"(\w+) = (\d+)", body)}
-        # The functional form takes a mapping; mypy knows only literals.
-        enums[name] = IntEnum(name, members)  # type: ignore[misc]
+        enums[name] = IntEnum(name, members)
         types[name] = types[base]
     found = re.search(rf"struct {struct} \{{(.*?)\}}", text, re.DOTALL)
     if found is None:

@@ -165,12 +165,12 @@ class PackedLayer:
             clamp=(int(header["clamp_min"]), int(header["clamp_max"])),
             op=Op(header["op"]),
             geometry=Geometry(
-                *(
-                    (int(header[f"{name}_height"]), int(header[f"{name}_width"]))
-                    for name in ("kernel", "stride", "dilation")
-                ),
                 padding=Padding(header["padding"]),
                 groups=int(header["groups"]),
+                **{
+                    name: (int(header[f"{name}_height"]), int(header[f"{name}_width"]))
+                    for name in ("kernel", "stride", "dilation")
+                },
             ),
             **{name: header[name].item() for name in _PLAIN_FIELDS},
         )

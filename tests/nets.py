@@ -1,4 +1,4 @@
-"""Small Keras models in stage 2, one for each thing that conversions meet. Weights are random, statistics are not trivial."""
+"""Small Keras models in stage 2, one for each thing that conversions meet; random weights and statistics."""
 
 from __future__ import annotations
 
@@ -79,7 +79,11 @@ def odd_codes() -> keras.Model:
         [
             keras.Input((40,)),
             ql.QuantInput(4.0),
-            *(layer for bits in (2, 3, 7) for layer in (dense(24, Tanh(bits, grid="bin_centre")), ql.ClippedReLU(4.0))),
+            *(
+                layer
+                for bits in (2, 3, 7)
+                for layer in (dense(24, Tanh(bits, grid="bin_centre")), ql.ClippedReLU(4.0))
+            ),
             dense(2, Tanh(1)),
             ql.QuantActivation(8.0),
         ]

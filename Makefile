@@ -1,0 +1,76 @@
+# Every target sets up what it needs in .venv by itself: a Python from 3.10 to 3.13 and a C compiler are enough.
+#
+#   make demo      train, convert and run a wake-word model: under ten minutes
+#   make test      lint and the whole suite under both Keras versions
+#   make help      the rest
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PACKAGES := converter keras_layers kernels keyword_spotting schemas
+C_FILES := $(wildcard kernels/src/*.[ch] kernels/include/*.h tests/c/*.c)
+
+# Recordings for training; without them the demo makes its own speech.
+ifneq ($(wildcard ../shared/data),)
+export SUBBYTE_DATA ?= $(abspath ../shared/data)
+endif
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+# TensorFlow looks for a GPU and says so on every start.
+export CUDA_VISIBLE_DEVICES ?= -1
+
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
+# What depends on the Keras version runs under both.
+KERAS_TESTS := $(wildcard tests/test_keras_layers_*.py tests/test_converter_keras_*.py)
+
+.PHONY: help demo test lint format bench accuracy test-wheels test-oldest clean
+
+help:
+	@grep -hoE '^[a-z-]+:.*## .*' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(READY): pyproject.toml CMakeLists.txt $(C_FILES)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+	  { echo "Python 3.10 to 3.13 is needed, $(PYTHON) is another: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@echo "setting up $(VENV), a few minutes the first time"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+demo: $(READY) ## train M0 and M4, convert, verify, compare
+	$(BIN)/python -m subbyte.keyword_spotting demo
+
+test: lint ## the whole suite, under Keras 3 and under tf-keras
+	TF_USE_LEGACY_KERAS=1 $(PYTEST) $(KERAS_TESTS)
+	$(PYTEST) tests
+
+lint: $(READY) ## ruff, mypy and clang-format; warnings are errors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@mkdir -p build/typing/subbyte
+	@for package in $(PACKAGES); do ln -sfn ../../../$$package build/typing/subbyte/$$package; done
+	MYPYPATH=build/typing $(BIN)/mypy -p subbyte
+	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
+
+format: $(READY) ## let ruff and clang-format rewrite
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_FILES)
+
+bench: $(READY) ## cost of a training step against the float model's
+	$(BIN)/python benchmarks/training_step.py
+
+accuracy: $(READY) ## five seeds of M0, M4 and tanh against linear: hours, resumed where it stopped
+	$(BIN)/python benchmarks/keyword_accuracy.py
+
+test-wheels: $(READY) ## the plug-in in the oldest and the newest interpreter wheels
+	$(BIN)/python tests/wheels.py
+
+test-oldest: ## the Keras tests on the oldest supported TensorFlow
+	@test -x build/oldest/bin/python || $(PYTHON) -m venv build/oldest
+	build/oldest/bin/python -m pip install -q --disable-pip-version-check -e '.[test]' 'tensorflow==2.19.*' 'tf-keras==2.19.*'
+	PATH=$(CURDIR)/build/oldest/bin:$(PATH) build/oldest/bin/python -m pytest -q -n 2 --dist loadfile $(KERAS_TESTS)
+	rm -f $(READY)
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
