@@ -39,9 +39,7 @@ def set_stage(model: tf.keras.Model, stage: int, parts: Sequence[str] = PARTS) -
     """
     if stage not in (1, 2):
         raise ValueError(f"stage must be 1 or 2, not {stage!r}")
-    unknown = set(parts) - set(PARTS)
-    if unknown:
-        raise ValueError(f"unknown part {sorted(unknown)[0]!r}: the parts of stage 2 are {', '.join(PARTS)}")
+    _check(parts)
     flags = stage_flags(model.variables)
     if not flags:
         raise ValueError(
@@ -49,6 +47,12 @@ def set_stage(model: tf.keras.Model, stage: int, parts: Sequence[str] = PARTS) -
         )
     for part, _, variable in flags:
         variable.assign(float(stage == 2 and part in parts))
+
+
+def _check(parts: Sequence[str]) -> None:
+    unknown = set(parts) - set(PARTS)
+    if unknown:
+        raise ValueError(f"unknown part {sorted(unknown)[0]!r}: the parts of stage 2 are {', '.join(PARTS)}")
 
 
 def stage_flags(variables: Iterable[tf.Variable]) -> list[tuple[str, str, tf.Variable]]:
@@ -94,6 +98,7 @@ class TwoStage(tf.keras.callbacks.Callback):
         super().__init__()
         if second_stage_epochs < 0:
             raise ValueError(f"second_stage_epochs must not be negative, not {second_stage_epochs}")
+        _check(parts)
         self.second_stage_epochs = second_stage_epochs
         self.learning_rate = learning_rate
         self.parts = tuple(parts)

@@ -1,0 +1,68 @@
+"""Stage 2 gives the same bits however it runs: eager, predict, XLA, any batch size, saved or not."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from subbyte import keras_layers as ql
+from subbyte.keras_layers.quantizers import Linear, Tanh
+
+keras = tf.keras
+X = np.random.default_rng(0).normal(0, 1.5, (64, 30)).astype(np.float32)
+
+QUANTIZERS = [Tanh(1), Tanh(4), Tanh(5, "bin_centre"), Linear(3), Linear(8, clip=0.8)]
+
+
+def name(quantizer) -> str:
+    return f"{type(quantizer).__name__}-{quantizer.bits}-{quantizer.grid}"
+
+
+@pytest.fixture(params=QUANTIZERS, ids=name, scope="module")
+def model(request):
+    """Three layers after a few steps of training, in stage 2."""
+    layers = [keras.Input((30,)), ql.QuantInput(4.0)]
+    for units, gain in ((40, "scalar"), (17, "channel")):
+        norm = ql.QuantBatchNormalization(momentum=0.7)
+        layers.append(ql.QuantDense(units, kernel_quantizer=request.param, gain=gain, normalization=norm))
+        layers.append(ql.ClippedReLU(4.0))
+    layers += [ql.QuantDense(3, kernel_quantizer=request.param), ql.QuantActivation(16.0)]
+    model = keras.Sequential(layers)
+    model.compile("adam", "mse", run_eagerly=True)
+    model.fit(X, X[:, :3], epochs=3, verbose=0, callbacks=[ql.TwoStage(1)])
+    for layer in model.layers:
+        if isinstance(layer, ql.QuantDense) and layer.normalization is not None:
+            layer.normalization.gamma.assign(layer.normalization.gamma.numpy() * np.resize([1, -1, 0.3], layer.units))
+    return model
+
+
+def test_every_way_to_run_it_gives_the_same_bits(model):
+    expected = model(X, training=False).numpy()
+    assert len(np.unique(expected)) > 20
+    # On the grid of the last activation quantizer.
+    np.testing.assert_array_equal(expected * 8, np.rint(expected * 8))
+    for jit_compile in (False, True):
+        model.compile("sgd", "mse", jit_compile=jit_compile)
+        for batch_size in (32, 7) if not jit_compile else (32,):
+            outputs = model.predict(X, batch_size=batch_size, verbose=0)
+            np.testing.assert_array_equal(outputs, expected)
+    rows = [model(X[i : i + size], training=False).numpy() for i, size in ((0, 1), (1, 7), (8, 32), (40, 24))]
+    np.testing.assert_array_equal(np.concatenate(rows), expected)
+
+
+@pytest.mark.parametrize("model", [Tanh(4)], ids=name, indirect=True)
+def test_freezing_it_as_a_saved_model_changes_nothing(model, tmp_path):
+    expected = model(X, training=False).numpy()
+    function = tf.function(lambda x: model(x, training=False), autograph=False)
+    concrete = function.get_concrete_function(tf.TensorSpec((None, 30), tf.float32))
+    np.testing.assert_array_equal(concrete(tf.constant(X)), expected)
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(model(X, training=False), expected)
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(X, training=False), expected)
+    model.export(str(tmp_path / "saved_model"), **({"verbose": False} if keras_3() else {}))
+    np.testing.assert_array_equal(model(X, training=False), expected)
+    served = tf.saved_model.load(str(tmp_path / "saved_model"))
+    np.testing.assert_array_equal(served.serve(tf.constant(X)), expected)
+
+
+def keras_3() -> bool:
+    return hasattr(keras, "ops")
