@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from modes import MODES
 from subbyte import keras_layers as ql
 from subbyte.keras_layers.quantizers import Linear, Tanh
 
@@ -46,6 +47,20 @@ def test_every_way_to_run_it_gives_the_same_bits(model):
             np.testing.assert_array_equal(outputs, expected)
     rows = [model(X[i : i + size], training=False).numpy() for i, size in ((0, 1), (1, 7), (8, 32), (40, 24))]
     np.testing.assert_array_equal(np.concatenate(rows), expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_weight_on_a_threshold_gets_the_code_of_float64(mode):
+    # The float32 numbers next to the thresholds of 8 bits: a tanh in float32 would decide as the compiler rounds.
+    thresholds = np.arctanh((np.arange(-127, 127) + 0.5) / 127.5).astype(np.float32)
+    latent = thresholds + np.spacing(thresholds) * np.arange(-3, 4, dtype=np.float32)[:, None]
+    layer = ql.QuantDense(latent.shape[1], use_bias=False, gain=None, kernel_quantizer=Tanh(8))
+    layer.build((None, 7))
+    layer.kernel.assign(latent)
+    ql.set_stage(layer, 2)
+    outputs = MODES[mode](lambda x: layer(x, training=False))(tf.eye(7)).numpy()
+    codes = np.rint(127.5 * np.tanh(latent.astype(np.float64)))
+    np.testing.assert_array_equal(np.rint(outputs * 127.5), codes)
 
 
 @pytest.mark.parametrize("model", [Tanh(4)], ids=name, indirect=True)

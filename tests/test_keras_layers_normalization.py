@@ -130,6 +130,15 @@ def test_frozen_uses_and_keeps_the_moving_statistics(frozen):
     assert len(layer.trainable_weights) == (0 if frozen == "layer" else 3)
 
 
+def test_frozen_on_its_own():
+    norm = random_norm()
+    norm.trainable = False
+    x = np.random.default_rng(4).normal(5, 2, (8, 6)).astype(np.float32)
+    before = norm.moving_mean.numpy()
+    np.testing.assert_array_equal(norm(x, training=True), norm(x, training=False))
+    np.testing.assert_array_equal(norm.moving_mean.numpy(), before)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"), [({"bits": 1}, "bits must be 2 to 16"), ({"scaling": "row"}, "scaling must be 'channel'")]
 )
