@@ -167,10 +167,10 @@ def test_arguments_of_the_kernel_act_on_the_latent_kernel():
 def test_wide_layers_accumulate_exactly():
     # 8-bit codes times 8-bit inputs: past 2^24 float32 no longer counts in ones.
     layer = ql.QuantDense(20, kernel_quantizer=Linear(8), gain=None, use_bias=False)
-    layer.build((None, 2000))
-    layer.kernel.assign(RNG(6).uniform(0.5, 1, (2000, 20)))
+    layer.build((None, 9000))
+    layer.kernel.assign(RNG(6).uniform(0.5, 1, (9000, 20)))
     ql.set_stage(layer, 2)
-    x = (RNG(7).integers(64, 128, (30, 2000)) / 16).astype(np.float32)
+    x = (RNG(7).integers(64, 128, (30, 9000)) / 16).astype(np.float32)
     codes, scale, _ = deployed(layer, *exported(layer))
     sums = x.astype(np.float64) @ codes
     assert (sums * 16 > 2**24).all()
