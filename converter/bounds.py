@@ -4,7 +4,7 @@ Where activation scales are powers of two and our layers follow one another, not
 be rounded to the kernel's integers. That moves every sum of a channel by at most half a unit, which is multiplier / 2
 of an output code: so no more than this share of the codes can change, by one. A changed code then moves the sums that
 it goes into, and the share grows by the sum of |weights| * multiplier from layer to layer. Stock ops that compute (Add,
-AveragePooling, Softmax) round in their own way, and nothing is promised behind them.
+AveragePooling, Softmax) round in their own way, as do the weights of stock layers, and nothing is promised behind them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .graph import Graph, TensorType
+from .flatbuffer import TensorType
+from .graph import Graph
 from .linear import LinearOp, activation_parameters
 
 #: Stock ops that hand codes on as they are.
 _MOVES = {
     "RESHAPE", "MAX_POOL_2D", "CONCATENATION", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "PAD", "SLICE", "STRIDED_SLICE",
-    "SPLIT", "PACK", "UNPACK", "GATHER", "DEQUANTIZE",
+    "SPLIT", "PACK", "UNPACK", "GATHER", "DEQUANTIZE", "REDUCE_MAX", "CAST",
 }  # fmt: skip
 
 
@@ -37,7 +38,7 @@ def keras_bounds(graph: Graph) -> dict[int, Bound | None]:
     bounds: dict[int, Bound | None] = {tensor: Bound() for tensor in graph.inputs}
     for op in graph.operators:
         before = [bounds.get(int(tensor), Bound()) for tensor in op.inputs]
-        if any(bound is None for bound in before):
+        if any(bound is None for bound in before) or (isinstance(op, LinearOp) and op.stock):
             after = None
         elif isinstance(op, LinearOp):
             after = _behind_linear(graph, op, before[0] or Bound())
@@ -60,4 +61,6 @@ def _only_moves(graph: Graph, op: object) -> bool:
     if graph.kind(op) == "QUANTIZE":
         # From float it is the input's rounding, which is Keras's; from int8 it rounds anew.
         return graph.tensor(int(op.inputs[0])).type == TensorType.FLOAT32  # type: ignore[attr-defined]
-    return graph.kind(op) in _MOVES
+    tensors = [int(tensor) for tensor in (*op.inputs, *op.outputs) if tensor >= 0]  # type: ignore[attr-defined]
+    scales = {graph.quantization(tensor) for tensor in tensors} - {None}
+    return graph.kind(op) in _MOVES and len(scales) <= 1

@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from .conversion import Conversion
 from .errors import ConversionError
-from .graph import write_atomically
+from .files import check_writable, write_atomically
 from .io_types import IO_TYPES
 from .report import print_comparisons, print_layers, to_json
 from .targets import WRITERS
@@ -26,8 +26,8 @@ from .verification import load_inputs, verify
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A .keras file, a SavedModel folder or an int8 .tflite.")
 flags.DEFINE_string("output", None, "The .tflite file to write. Without it nothing is written, only reported.")
-flags.DEFINE_string("target", "packed", f"How to store the weights: {', '.join(WRITERS)}.")
-flags.DEFINE_string("io", "float32", f"Type of the model's inputs and outputs: {', '.join(IO_TYPES)}.")
+flags.DEFINE_enum("target", "packed", list(WRITERS), "How to store the weights.")
+flags.DEFINE_enum("io", "float32", list(IO_TYPES), "Type of the model's inputs and outputs.")
 flags.DEFINE_string("verify", None, "An .npz of real inputs, [samples, ...] by input name, to compare the models on.")
 flags.DEFINE_bool("json", False, "Report in JSON on standard output.")
 
@@ -75,8 +75,8 @@ def _run(arguments: list[str]) -> int:
     if FLAGS.model is None:
         raise ConversionError("--model is missing: give a .keras file, a SavedModel folder or an int8 .tflite")
     output = None if FLAGS.output is None else Path(FLAGS.output)
-    if output is not None and not output.parent.is_dir():
-        raise ConversionError(f"cannot write {output}: there is no folder {output.parent}")
+    if output is not None:
+        check_writable(output)
     errors = Console(stderr=True)
     with errors.status(f"converting {FLAGS.model}") if errors.is_terminal else nullcontext():
         conversion = Conversion.start(FLAGS.model, FLAGS.io)
@@ -94,7 +94,7 @@ def _run(arguments: list[str]) -> int:
         print(to_json(result, comparisons))
     else:
         # A pipe has no width: do not cut names there.
-        console = Console(width=None if sys.stdout.isatty() else 120)
+        console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
         print_layers(console, result)
         if comparisons is not None:
             print_comparisons(console, comparisons, samples)

@@ -12,8 +12,9 @@ import numpy as np
 
 from . import keras_source, tflite_source
 from .errors import ConversionError
-from .graph import Graph, TensorType
-from .io_types import set_io
+from .flatbuffer import TensorType
+from .graph import Graph
+from .io_types import check_io, set_io
 from .keras_source import Source
 from .linear import LinearOp
 from .lower import lower
@@ -29,7 +30,7 @@ class LayerReport:
         weight_bits: bits of one stored weight.
         distinct_values: different weights in the layer.
         weights: how many.
-        stored_bytes: of weights, scales and biases in the file.
+        stored_bytes: of weights, scales and biases in the file, less what it shares with the layers before it.
         sqnr_db: signal to quantization noise of the weights against the float ones; None where nobody knows those.
     """
 
@@ -75,7 +76,13 @@ def convert(model: Any, target: str = "packed", io: str = "float32") -> Result:
     Raises:
         ConversionError: what cannot be converted, with the layer and the mend in one line.
     """
+    _check_target(target)
     return Conversion.start(model, io).write(target)
+
+
+def _check_target(target: str) -> None:
+    if target not in WRITERS:
+        raise ConversionError(f"unknown target {target!r}: choose {', '.join(WRITERS)}")
 
 
 class Conversion:
@@ -87,11 +94,14 @@ class Conversion:
     @classmethod
     def start(cls, model: Any, io: str = "float32") -> Conversion:
         """Reads and lowers `model`; see `convert`."""
+        check_io(io)
         source = _source(model)
         graph = Graph.read(source.tflite, source.name)
         lower(graph, [tap for tap, _ in source.taps])
         notes = tflite_source.raise_linear_ops(graph)
-        set_io(graph, io)
+        if source.reference is not None:
+            notes = [*_rounded_notes(graph), *notes]
+        notes += set_io(graph, io)
         graph.model.description = b"subbyte"
         graph.model.metadata = None
         for side in ("inputs", "outputs"):
@@ -105,18 +115,18 @@ class Conversion:
 
     def write(self, target: str = "packed") -> Result:
         """The model for `target`, with the report."""
-        if target not in WRITERS:
-            raise ConversionError(f"unknown target {target!r}: choose {', '.join(WRITERS)}")
+        _check_target(target)
         if not self.linear_ops:
             reasons = "; ".join(self.notes) or "it has no fully connected layer"
             raise ConversionError(f"nothing to pack in this model: {reasons}")
         files = {name: self.tflite(name) for name in WRITERS}
         totals = {name: len(data) for name, data in files.items()}
-        packed = sum(self._row(op, "packed").stored_bytes for op in self.linear_ops)
-        float32 = sum(4 * (op.weights.size + op.bias.size) for op in self.linear_ops)
+        packed = sum(row.stored_bytes for row in self._rows("packed"))
+        once = {(op.layer, op.weights.tobytes()): op for op in self.linear_ops}.values()
+        float32 = sum(4 * (op.weights.size + op.bias.size) for op in once)
         return Result(
             tflite=files[target],
-            layers=[self._row(op, target) for op in self.linear_ops],
+            layers=self._rows(target),
             notes=[*self.notes, *self._float_notes()],
             target=target,
             io=self.io,
@@ -134,29 +144,37 @@ class Conversion:
         graph.prune()
         return graph.write()
 
-    def _row(self, op: LinearOp, target: str) -> LayerReport:
+    def _rows(self, target: str) -> list[LayerReport]:
         graph = copy.deepcopy(self.graph)
-        written = WRITERS[target](graph, op)[-1 if target == "packed" else 0]
-        constants = [graph.tensor(int(tensor)) for tensor in written.inputs[1:]]
-        buffers = {info.buffer: len(graph.model.buffers[info.buffer].data) for info in constants}
-        # A stock tensor keeps a float scale and a 64-bit zero point for each channel.
-        scales = sum(12 * len(info.quantization.scale) for info in constants if info.quantization is not None)
-        bits = {"packed": op.grid.bits, "int8": 8, "int4": 4 if fits_int4(op) else 8}[target]
-        return LayerReport(
-            layer=op.layer,
-            op=graph.kind(written),
-            weight_bits=bits,
-            distinct_values=len(np.unique(op.weights)),
-            weights=op.weights.size,
-            stored_bytes=sum(buffers.values()) + scales,
-            sqnr_db=op.sqnr_db(),
-        )
+        counted: set[int] = set()
+        rows = []
+        for op in self.linear_ops:
+            written = WRITERS[target](graph, op)[-1 if target == "packed" else 0]
+            stored = 0
+            for info in (graph.tensor(int(tensor)) for tensor in written.inputs[1:]):
+                if info.buffer not in counted:
+                    stored += len(graph.model.buffers[info.buffer].data)
+                    # A stock tensor keeps a float scale and a 64-bit zero point for each channel.
+                    stored += 12 * len(info.quantization.scale) if info.quantization is not None else 0
+                counted.add(info.buffer)
+            rows.append(
+                LayerReport(
+                    layer=op.layer,
+                    op=graph.kind(written),
+                    weight_bits={"packed": op.grid.bits, "int8": 8, "int4": 4 if fits_int4(op) else 8}[target],
+                    distinct_values=len(np.unique(op.weights)),
+                    weights=op.weights.size,
+                    stored_bytes=stored,
+                    sqnr_db=op.sqnr_db(),
+                )
+            )
+        return rows
 
     def _float_notes(self) -> list[str]:
         """Stock ops that run in float between quantized ones: slow on a device, and off the numbers' promise."""
         notes = []
         for op in self.graph.operators:
-            if isinstance(op, LinearOp) or self.graph.kind(op) in ("QUANTIZE", "DEQUANTIZE"):
+            if isinstance(op, LinearOp) or self.graph.kind(op) in ("QUANTIZE", "DEQUANTIZE", "CAST"):
                 continue
             if self.graph.tensor(int(op.outputs[0])).type == TensorType.FLOAT32:
                 notes.append(
@@ -164,6 +182,16 @@ class Conversion:
                     "put QuantActivation behind it to make it int8"
                 )
         return notes
+
+
+def _rounded_notes(graph: Graph) -> list[str]:
+    """Stock layers in a Keras model whose float weights TensorFlow's converter has rounded to 8 bits."""
+    return [
+        f"{op.layer} is a stock layer: its weights were rounded to 8 bits in the conversion, unlike in Keras; "
+        "make it a QuantDense"
+        for op in graph.operators
+        if isinstance(op, LinearOp) and op.stock
+    ]
 
 
 def _source(model: Any) -> Source:

@@ -1,79 +1,22 @@
-"""A TFLite model as an editable graph: read it, look things up, add to it, write it.
-
-The flatbuffer object API of the installed interpreter package does the parsing, so nothing here imports TensorFlow
-where ai-edge-litert is installed.
-"""
+"""A TFLite model as an editable graph: read it, look things up, add to it, write it."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import os
 from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import flatbuffers
 import numpy as np
 
 from .errors import ConversionError
-
-
-def _load_schema() -> ModuleType:
-    for name in ("ai_edge_litert.schema_py_generated", "tensorflow.lite.python.schema_py_generated"):
-        with contextlib.suppress(ImportError):
-            return importlib.import_module(name)
-    raise ImportError("subbyte.converter needs ai-edge-litert or tensorflow: pip install 'subbyte[convert]'")
-
-
-schema: Any = _load_schema()
-
-TensorType = schema.TensorType
-_BUILTIN_NAMES = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
-
-#: numpy types of the tensor types that constants of quantized models have.
-DTYPES: dict[int, np.dtype] = {
-    TensorType.FLOAT32: np.dtype("<f4"),
-    TensorType.INT32: np.dtype("<i4"),
-    TensorType.INT64: np.dtype("<i8"),
-    TensorType.INT8: np.dtype("i1"),
-    TensorType.UINT8: np.dtype("u1"),
-    TensorType.INT16: np.dtype("<i2"),
-    TensorType.BOOL: np.dtype("?"),
-}
-
-#: Lets C code, and delegates that want it, read a packed tensor in place.
-BUFFER_ALIGNMENT = 64
-_IDENTIFIER = b"TFL3"
-
-
-class _AlignedBuffer(schema.BufferT):
-    """The generated class aligns nothing when it writes an array."""
-
-    def Pack(self, builder: flatbuffers.Builder) -> int:
-        data = None
-        if self.data is not None and len(self.data):
-            raw = np.ascontiguousarray(self.data, np.uint8).tobytes()
-            builder.StartVector(1, len(raw), BUFFER_ALIGNMENT if len(raw) >= BUFFER_ALIGNMENT else 16)
-            builder.head -= len(raw)
-            builder.Bytes[builder.head : builder.head + len(raw)] = raw
-            data = builder.EndVector()
-        schema.BufferStart(builder)
-        if data is not None:
-            schema.BufferAddData(builder, data)
-        return schema.BufferEnd(builder)
-
-
-class _SharedQuantization(schema.QuantizationParametersT):
-    """Written once for all tensors that have it."""
-
-    written: int | None = None
-
-    def Pack(self, builder: flatbuffers.Builder) -> int:
-        if self.written is None:
-            self.written = super().Pack(builder)
-        return self.written
+from .flatbuffer import (
+    BUILTIN_NAMES,
+    DTYPES,
+    IDENTIFIER,
+    AlignedBuffer,
+    SharedQuantization,
+    schema,
+)
 
 
 class Graph:
@@ -86,30 +29,45 @@ class Graph:
     @classmethod
     def read(cls, data: bytes, name: str = "the model") -> Graph:
         """Raises ConversionError for what is not a TFLite model."""
-        if data[4:8] != _IDENTIFIER:
+        if data[4:8] != IDENTIFIER:
             raise ConversionError(f"{name} is not a TFLite model")
         try:
             model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
+            for buffer in model.buffers:
+                if buffer.offset > 1:  # stored behind the flatbuffer
+                    buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
+                    buffer.offset = buffer.size = 0
+            graph = cls(model)
+            graph._look_at_everything()
         except Exception as error:  # the generated reader fails in any way on damaged bytes
-            raise ConversionError(f"{name} is damaged: {error}") from error
-        for buffer in model.buffers:
-            if buffer.offset > 1:  # stored behind the flatbuffer
-                buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
-                buffer.offset = buffer.size = 0
-        return cls(model)
+            raise ConversionError(f"{name} is damaged: it does not read as a TFLite model") from error
+        return graph
+
+    def _look_at_everything(self) -> None:
+        """Fails in any way where an index leads nowhere or a constant is cut off."""
+        for op in self.operators:
+            self.kind(op)
+            for tensor in (*op.inputs, *op.outputs):
+                if tensor >= 0:
+                    self.tensor(tensor)
+        for tensor in (*range(len(self.main.tensors)), *self.inputs, *self.outputs, *self.named("inputs").values()):
+            self.name(tensor)
+            self.quantization(tensor)
+            if self.tensor(tensor).sparsity is None:
+                self.constant(tensor)
 
     def write(self) -> bytes:
         """The model's bytes; the same graph gives the same bytes."""
         self._compact()
         builder = flatbuffers.Builder(1 << 16)
-        builder.Finish(self.model.Pack(builder), file_identifier=_IDENTIFIER)
+        builder.Finish(self.model.Pack(builder), file_identifier=IDENTIFIER)
         return bytes(builder.Output())
 
     def _compact(self) -> None:
         """Drops what readers do not need and shares what is equal: a tensor's description is as long as 100 weights."""
         for buffer in self.model.buffers:
-            buffer.__class__ = _AlignedBuffer
-        shared: dict[tuple, _SharedQuantization] = {}
+            buffer.__class__ = AlignedBuffer
+        shared: dict[tuple, SharedQuantization] = {}
         for tensor in (tensor for graph in self.model.subgraphs for tensor in graph.tensors):
             data = self.model.buffers[tensor.buffer].data
             if data is None or not len(data):
@@ -118,7 +76,7 @@ class Graph:
             old = tensor.quantization
             if old is not None and old.scale is not None and not old.detailsType:
                 key = (bytes(np.asarray(old.scale)), bytes(np.asarray(old.zeroPoint)), old.quantizedDimension)
-                new = _SharedQuantization(
+                new = SharedQuantization(
                     scale=old.scale, zeroPoint=old.zeroPoint, quantizedDimension=old.quantizedDimension
                 )
                 tensor.quantization = shared.setdefault(key, new)
@@ -151,7 +109,7 @@ class Graph:
         code = self.model.operatorCodes[operator.opcodeIndex]
         if code.customCode:
             return code.customCode.decode()
-        return _BUILTIN_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        return BUILTIN_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
     def producer(self, tensor: int) -> Any | None:
         return next((op for op in self.operators if tensor in op.outputs), None)
@@ -175,7 +133,12 @@ class Graph:
         """(scale, zero point) of an int8 tensor with one scale, else None."""
         info = self.tensor(tensor)
         parameters = info.quantization
-        if info.type != TensorType.INT8 or parameters is None or parameters.scale is None or len(parameters.scale) != 1:
+        if (
+            info.type != schema.TensorType.INT8
+            or parameters is None
+            or parameters.scale is None
+            or len(parameters.scale) != 1
+        ):
             return None
         return float(parameters.scale[0]), int(parameters.zeroPoint[0])
 
@@ -319,27 +282,3 @@ class Graph:
             if definition.subgraphIndex == 0:
                 for side in sides:
                     yield from getattr(definition, side) or []
-
-
-def one_scale(scale: float, zero_point: int) -> Any:
-    """Quantization parameters of an activation tensor."""
-    return per_channel(np.asarray([scale], np.float32), zero_point)
-
-
-def per_channel(scales: np.ndarray, zero_point: int = 0) -> Any:
-    """Quantization parameters with one scale for each slice along dimension 0."""
-    return schema.QuantizationParametersT(
-        scale=scales.astype(np.float32), zeroPoint=np.full(len(scales), zero_point, np.int64), quantizedDimension=0
-    )
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Puts `data` at `path` whole or not at all. Raises ConversionError where that cannot be done."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise ConversionError(f"cannot write {path}: {error.strerror}") from error

@@ -7,24 +7,36 @@ from typing import Any
 import numpy as np
 
 from .errors import ConversionError
-from .graph import Graph, TensorType, schema
+from .flatbuffer import TensorType, schema
+from .graph import Graph
 
 IO_TYPES = ("float32", "int8")
 
 
-def set_io(graph: Graph, io: str) -> None:
-    """Gives every quantized input and output of `graph` the type `io`; what is not quantized keeps its own.
-
-    Raises ConversionError for an unknown type.
-    """
+def check_io(io: str) -> None:
+    """Raises ConversionError for an unknown type."""
     if io not in IO_TYPES:
         raise ConversionError(f"unknown io type {io!r}: choose {' or '.join(IO_TYPES)}")
+
+
+def set_io(graph: Graph, io: str) -> list[str]:
+    """Gives every quantized input and output of `graph` the type `io`. Returns a line for each that keeps its own."""
     change_input, change_output = (_int8_input, _int8_output) if io == "int8" else (_float_input, _float_output)
     for tensor in graph.inputs:
         change_input(graph, tensor)
     for tensor in graph.outputs:
         change_output(graph, tensor)
     graph.prune()
+    if io == "float32":
+        return []
+    return [
+        f"{side} {name} is not int8: it has no one quantizer directly behind it"
+        if side == "input"
+        else f"{side} {name} is not int8: put QuantActivation behind what it comes from"
+        for side in ("input", "output")
+        for name, tensor in graph.named(f"{side}s").items()
+        if graph.quantization(tensor) is None
+    ]
 
 
 def _int8_input(graph: Graph, tensor: int) -> None:

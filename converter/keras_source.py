@@ -7,6 +7,7 @@ alike, with a batch of 1: a free batch litters the graph with shape arithmetic.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -29,9 +30,8 @@ def load_keras(path: Path) -> Any:
     try:
         return tf.keras.models.load_model(path, compile=False)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
         raise ConversionError(
-            f"cannot load {path}: {reason} (saved by {_keras_of(path)}, read by {_this_keras()})"
+            f"cannot load {path}: {_reason(error)} (saved by {_keras_of(path)}, read by {_this_keras()})"
         ) from error
 
 
@@ -57,17 +57,24 @@ def from_keras(model: Any) -> Source:
     import tensorflow as tf
     from subbyte.keras_layers import markers
 
-    check_stage(model.variables)
+    if not isinstance(model, tf.keras.Model):
+        raise ConversionError(f"{type(model).__name__} is no model of {_this_keras()}, nor the path of a file")
     specs = _input_specs(model)
+    check_stage(model.variables)
+    structure = _input_structure(model)
     names: list[tuple[str, str]] = []
 
     def call(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         with markers.taps() as taps:
-            outputs = model(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
+            packed = inputs[0] if structure is None else tf.nest.pack_sequence_as(structure, list(inputs))
+            outputs = model(packed, training=False)
         if not isinstance(outputs, dict):
             outputs = {f"output_{i}": output for i, output in enumerate(tf.nest.flatten(outputs))}
-        names[:] = [(f"tap_{i}", layer) for i, (layer, _) in enumerate(taps)]
-        return outputs | {f"tap_{i}": output for i, (_, output) in enumerate(taps)}
+        # What a loop or another function computes cannot be seen from here.
+        here = tf.compat.v1.get_default_graph()
+        seen = [(layer, output) for layer, output in taps if output.graph is here]
+        names[:] = [(f"tap_{i}", layer) for i, (layer, _) in enumerate(seen)]
+        return outputs | {f"tap_{i}": output for i, (_, output) in enumerate(seen)}
 
     graph_call = tf.function(call, autograph=False, reduce_retracing=True)
 
@@ -77,8 +84,11 @@ def from_keras(model: Any) -> Source:
 
     module = tf.Module()
     module.variables_of_model = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
-    tflite = _convert(module, tf.function(call, autograph=False).get_concrete_function(*specs))
-    return Source(tflite, model.name, tuple(names), reference)
+    try:
+        concrete = tf.function(call, autograph=False).get_concrete_function(*specs)
+    except Exception as error:  # whatever the model's layers raise
+        raise ConversionError(f"TensorFlow cannot trace {model.name}: {_reason(error)}") from error
+    return Source(_convert(module, concrete), model.name, tuple(names), _in_batches(reference, 256))
 
 
 def from_saved_model(path: Path) -> Source:
@@ -87,13 +97,17 @@ def from_saved_model(path: Path) -> Source:
 
     try:
         loaded = tf.saved_model.load(str(path))
-        signature = loaded.signatures["serving_default"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ConversionError(f"cannot load {path}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # a damaged file fails in any way
+        raise ConversionError(f"cannot load {path}: {_reason(error)}") from error
+    if "serving_default" not in loaded.signatures:
+        raise ConversionError(f"{path} has no signature serving_default: save the model with model.export()")
+    signature = loaded.signatures["serving_default"]
     check_stage(signature.variables)
-    specs = [
-        _fixed(spec.shape, spec.dtype, name) for name, spec in sorted(signature.structured_input_signature[1].items())
-    ]
+    taken = sorted(signature.structured_input_signature[1].items())
+    batches = {spec.shape[0] for _, spec in taken if spec.shape.rank}
+    if batches - {None, 1}:
+        raise ConversionError(f"{path} takes batches of {max(batches - {None})} alone: export it with a free batch")
+    specs = [_fixed(spec.shape, spec.dtype, name) for name, spec in taken]
 
     @tf.function(autograph=False)
     def serve(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -105,7 +119,8 @@ def from_saved_model(path: Path) -> Source:
 
     module = tf.Module()
     module.loaded = loaded
-    return Source(_convert(module, serve.get_concrete_function(*specs)), str(path), reference=reference)
+    tflite = _convert(module, serve.get_concrete_function(*specs))
+    return Source(tflite, str(path), reference=_in_batches(reference, 1 if 1 in batches else 256))
 
 
 def check_stage(variables: Any) -> None:
@@ -122,17 +137,26 @@ def check_stage(variables: Any) -> None:
         )
 
 
+def _input_structure(model: Any) -> Any:
+    """A functional model's symbolic inputs as it takes them: one, or a list or dictionary of them; else None."""
+    inputs = getattr(model, "inputs", None)
+    return getattr(model, "input", inputs[0]) if inputs else None
+
+
 def _input_specs(model: Any) -> list[Any]:
     import tensorflow as tf
 
-    inputs = getattr(model, "inputs", None)
-    if inputs:
+    structure = _input_structure(model)
+    if structure is not None:
+        inputs = tf.nest.flatten(structure)
         return [_fixed(x.shape, tf.as_dtype(x.dtype), x.name.split(":")[0]) for x in inputs]
     # A subclassed model knows what it was built on.
     config = (model.get_build_config() or {}) if model.built else {}
     shape = config.get("input_shape")
-    if shape is None:
+    if shape is None and not config:
         raise ConversionError(f"{model.name} has no known input shape: call it on data before converting it")
+    if not isinstance(shape, list | tuple | tf.TensorShape) or any(isinstance(size, list | tuple) for size in shape):
+        raise ConversionError(f"{model.name} is a subclass with several inputs: convert the SavedModel of it")
     return [_fixed(tf.TensorShape(shape), tf.float32, "input_0")]
 
 
@@ -151,16 +175,15 @@ def _convert(module: Any, concrete: Any) -> bytes:
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, signatures={"serving_default": concrete})
-        _drop_rounding(Path(folder) / "saved_model.pb")
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        converter.allow_custom_ops = True
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
         try:
+            tf.saved_model.save(module, folder, signatures={"serving_default": concrete})
+            _drop_rounding(Path(folder) / "saved_model.pb")
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+            converter.allow_custom_ops = True
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
             return bytes(converter.convert())
-        except Exception as error:
-            lines = [line for line in str(error).splitlines() if "error:" in line] or str(error).splitlines()
-            raise ConversionError(f"TensorFlow's converter refuses the model: {lines[0].strip()}") from error
+        except Exception as error:  # whatever the model's ops make TensorFlow raise
+            raise ConversionError(f"TensorFlow's converter refuses the model: {_reason(error)}") from error
 
 
 def _drop_rounding(path: Path) -> None:
@@ -180,9 +203,34 @@ def _drop_rounding(path: Path) -> None:
     path.write_bytes(saved.SerializeToString(deterministic=True))
 
 
+def _in_batches(
+    reference: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]], size: int
+) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """`reference`, called on `size` samples at a time."""
+
+    def in_batches(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        samples = len(next(iter(inputs.values())))
+        starts = range(0, samples, size)
+        batches = [reference({name: x[start : start + size] for name, x in inputs.items()}) for start in starts]
+        return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+    return in_batches
+
+
+def _reason(error: Exception) -> str:
+    """The line of a long message that says what is wrong."""
+    lines = [re.sub(r"\x1b\[\d*m", "", line).strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.startswith(("Exception encountered", "in user code", "File "))]
+    telling = [line for line in lines if "error:" in line.lower()] or lines or [type(error).__name__]
+    return telling[0]
+
+
 def _keras_of(path: Path) -> str:
-    with zipfile.ZipFile(path) as archive, archive.open("metadata.json") as metadata:
-        return f"Keras {json.load(metadata).get('keras_version', 'unknown')}"
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("metadata.json") as metadata:
+            return f"Keras {json.load(metadata)['keras_version']}"
+    except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile):
+        return "who knows what"
 
 
 def _this_keras() -> str:

@@ -70,6 +70,7 @@ class LinearOp:
         keep_dims: the output keeps the input's leading dimensions.
         real_weights: like `weights` before rounding, or None where nobody knows.
         exact: nothing but bounds stands between the layer and its output, so that Keras gives the same numbers.
+        stock: made from a stock op: the model in Keras, if there is one, does not round these weights.
         tap: name under which the model in Keras gives the same tensor, or None.
     """
 
@@ -86,6 +87,7 @@ class LinearOp:
     keep_dims: bool = False
     real_weights: np.ndarray | None = None
     exact: bool = True
+    stock: bool = False
     tap: str | None = None
     intermediates: list[int] = field(default_factory=list)
 

@@ -18,7 +18,8 @@ import numpy as np
 from flatbuffers import flexbuffers
 
 from .errors import ConversionError
-from .graph import Graph, TensorType, schema
+from .flatbuffer import TensorType, schema
+from .graph import Graph
 from .linear import Grid, LinearOp, clamp_codes
 
 MARKER = "SubbyteFullyConnected"
@@ -34,6 +35,9 @@ _FUSED = {value: name for name, value in vars(schema.ActivationFunctionType).ite
 
 # A scale below this share of the offset would need a bias beyond float32's integers.
 _SMALLEST_SCALE = 2.0**-22
+
+# One step of the sum runs through all codes; the stock interpreter's fast kernels refuse it.
+_LARGEST_MULTIPLIER = 256
 
 
 @dataclass
@@ -59,6 +63,7 @@ def lower(graph: Graph, taps: Iterable[str] = ()) -> None:
     `taps` names outputs of the graph that only tell where an activation quantizer's output is; they go.
     """
     tapped = _drop_taps(graph, taps)
+    _check_loops(graph)
     for marker in [op for op in graph.operators if graph.kind(op) == MARKER]:
         for op in _lower_marker(graph, marker):
             _fold_int8_bounds(graph, op)
@@ -77,15 +82,29 @@ def _drop_taps(graph: Graph, taps: Iterable[str]) -> dict[int, str]:
     return tapped
 
 
+def _check_loops(graph: Graph) -> None:
+    for subgraph in graph.model.subgraphs[1:]:
+        for op in subgraph.operators:
+            if graph.kind(op) == MARKER:
+                raise ConversionError(
+                    f"layer {_options(op)['layer']}: it stands in a loop or a branch, which stays float; take it out "
+                    "of TimeDistributed or RNN (a QuantDense works on the last dimension alone)"
+                )
+
+
+def _options(marker: Any) -> dict[str, Any]:
+    return flexbuffers.Loads(bytes(bytearray(marker.customOptions)))
+
+
 def _lower_marker(graph: Graph, marker: Any) -> list[LinearOp]:
     if graph.tensor(int(marker.inputs[1])).type == TensorType.UINT8:
         raise ConversionError("this model is packed already: convert the model that it was made from")
-    options = flexbuffers.Loads(bytes(bytearray(marker.customOptions)))
+    options = _options(marker)
     layer = options["layer"]
     codes, scale, offset, real_codes = (graph.constant(int(tensor)) for tensor in marker.inputs[1:5])
     if codes is None or scale is None or offset is None or real_codes is None:
         raise ConversionError(f"layer {layer}: its weights are not constant in this graph")
-    for what, value in (("weights", codes), ("scale or bias", scale), ("scale or bias", offset)):
+    for what, value in (("weights", codes), ("weights", real_codes), ("scale or bias", scale), ("bias", offset)):
         if not np.all(np.isfinite(value)):
             raise ConversionError(
                 f"layer {layer}: its {what} hold NaN or infinity; train it again from a sane checkpoint"
@@ -201,13 +220,19 @@ def _linear_op(
     scale = np.maximum(np.abs(affine.scale), np.maximum(np.abs(affine.offset) * _SMALLEST_SCALE, 2.0**-60))
     bias = (offset if affine.exact else affine.offset / scale) / x_scale
     if affine.exact and _is_power_of_two(x_scale) and np.any(bias != np.rint(bias)):
+        mend = f"give it bias_resolution={int(1 / x_scale)} or its" if x_scale <= 1 else "give its"
         raise ConversionError(
             f"layer {layer}: its input scale {x_scale:g} is coarser than 1/{options['bias_resolution']}, so its bias "
-            f"is not exact; give it bias_resolution={max(1, int(1 / x_scale))} or its input a smaller max_value"
+            f"is not exact; {mend} input a smaller max_value"
         )
     if np.any(np.abs(bias) >= 2**31 - 2**24):
         raise ConversionError(
             f"layer {layer}: a bias does not fit 32 bits at input scale {x_scale:g}; give its input a larger max_value"
+        )
+    if scale.max() * x_scale / y_parameters[0] >= _LARGEST_MULTIPLIER:
+        raise ConversionError(
+            f"layer {layer}: its output scale {y_parameters[0]:g} is so fine that one step of its sum leaves the range "
+            "of codes; give the activation quantizer behind it a larger max_value"
         )
     return LinearOp(
         layer=layer,

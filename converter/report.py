@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -22,7 +24,7 @@ _TOTALS = (
 
 def to_json(result: Result, comparisons: list[Comparison] | None) -> str:
     """The whole report as one JSON object; without the model's bytes."""
-    report = {
+    report: dict[str, Any] = {
         "target": result.target,
         "io": result.io,
         "file_bytes": len(result.tflite),
@@ -32,8 +34,11 @@ def to_json(result: Result, comparisons: list[Comparison] | None) -> str:
     }
     if comparisons is not None:
         report["verification"] = [dataclasses.asdict(c) | {"passed": c.passed} for c in comparisons]
-    # Perfect weights have an infinite ratio, which JSON does not know.
-    return json.dumps(report, indent=2).replace("Infinity", "null")
+    for layer in report["layers"]:
+        # Perfect weights have an infinite ratio, which JSON does not know.
+        if layer["sqnr_db"] == math.inf:
+            layer["sqnr_db"] = None
+    return json.dumps(report, indent=2, allow_nan=False)
 
 
 def print_layers(console: Console, result: Result) -> None:

@@ -10,7 +10,8 @@ from flatbuffers import flexbuffers
 from subbyte.schemas import PackedLayer
 
 from .errors import ConversionError
-from .graph import Graph, TensorType, one_scale, per_channel, schema
+from .flatbuffer import TensorType, one_scale, per_channel, schema
+from .graph import Graph
 from .linear import LinearOp, activation_parameters
 
 #: The custom op that the kernel registers.
@@ -18,13 +19,13 @@ PACKED_OP = "SubbyteFullyConnected"
 
 
 def packed_layer(graph: Graph, op: LinearOp) -> PackedLayer:
-    """The op as the kernel gets it."""
+    """The op as the kernel gets it. It or its `pack()` raises ValueError where the format cannot hold the op."""
     x_scale, x_zero, y_scale, y_zero = activation_parameters(graph, op)
     # The order of XNNPACK, so that scales that are no powers of two round alike.
     multiplier = np.float32(x_scale) * op.weight_scale / np.float32(y_scale)
     bias = op.bias.astype(np.int64) - x_zero * op.weights.sum(axis=1, dtype=np.int64)
     if np.any(np.abs(bias) >= 2**31):
-        raise ConversionError(f"layer {op.layer}: a bias with its zero point does not fit 32 bits")
+        raise ValueError("a bias with its zero point does not fit 32 bits")
     grid = op.grid
     return PackedLayer(
         codes=grid.encode(op.weights),
@@ -44,7 +45,10 @@ def packed_layer(graph: Graph, op: LinearOp) -> PackedLayer:
 
 def write_packed(graph: Graph, op: LinearOp) -> list:
     """A custom op on one constant that holds the whole layer."""
-    data = np.frombuffer(packed_layer(graph, op).pack(), np.uint8)
+    try:
+        data = np.frombuffer(packed_layer(graph, op).pack(), np.uint8)
+    except ValueError as error:
+        raise ConversionError(f"layer {op.layer} does not fit the packed format: {error}") from error
     packed = graph.add_constant("", data, TensorType.UINT8)
     rows = [] if _rows_match(graph, op) else [_reshape_to_rows(graph, op)]
     x = int(rows[0].outputs[0]) if rows else op.inputs[0]

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .graph import Graph, TensorType, schema
+from .flatbuffer import TensorType, schema
+from .graph import Graph
 from .linear import LinearOp, clamp_codes, smallest_grid
+from .targets import packed_layer
 
 _RELU_ENDS = {
     schema.ActivationFunctionType.NONE: (-np.inf, np.inf),
@@ -72,7 +74,7 @@ def _linear_op(graph: Graph, op: Any) -> LinearOp | str:
     bias = graph.constant(bias_tensor) if bias_tensor >= 0 else np.zeros(len(weights), np.int32)
     if bias is None or bias.dtype != np.int32:
         return "its bias is not constant int32"
-    return LinearOp(
+    linear = LinearOp(
         layer=layer_name(graph, op),
         inputs=[x],
         outputs=[y],
@@ -82,4 +84,10 @@ def _linear_op(graph: Graph, op: Any) -> LinearOp | str:
         grid=grid,
         clamp=clamp_codes(*_RELU_ENDS[options.fusedActivationFunction], y_parameters),
         keep_dims=bool(options.keepNumDims),
+        stock=True,
     )
+    try:
+        packed_layer(graph, linear).pack()
+    except ValueError as error:
+        return str(error)
+    return linear

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +45,14 @@ class Comparison:
 def load_inputs(path: Path, names: list[str]) -> dict[str, np.ndarray]:
     """Arrays by input name from an .npz. Raises ConversionError, naming what is missing."""
     try:
-        with np.load(path) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
+        archive = np.load(path)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("one bare array")
+        with archive:
+            arrays = {name: np.asarray(archive[name]) for name in archive.files}
+    except OSError as error:
+        raise ConversionError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ConversionError(f"cannot read {path}: give an .npz written by numpy.savez ({error})") from error
     if len(names) == 1 and len(arrays) == 1:
         return {names[0]: next(iter(arrays.values()))}
@@ -145,7 +151,11 @@ def _check_inputs(graph: Graph, inputs: dict[str, np.ndarray]) -> int:
     counts = set()
     for name, tensor in graph.named("inputs").items():
         shape = graph.shape(tensor)[1:]
-        if inputs[name].shape[1:] != shape:
+        if name not in inputs:
+            raise ConversionError(f"input {name!r} is missing: there is {', '.join(inputs) or 'nothing'}")
+        if inputs[name].dtype.kind not in "fiub":
+            raise ConversionError(f"input {name!r} holds {inputs[name].dtype}, not numbers")
+        if inputs[name].ndim == 0 or inputs[name].shape[1:] != shape:
             raise ConversionError(
                 f"input {name!r} is {list(inputs[name].shape)}, the model takes [samples, {', '.join(map(str, shape))}]"
             )
