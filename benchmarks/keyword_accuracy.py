@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from subbyte import keras_layers, keyword_spotting
 from subbyte.keyword_spotting.data import Dataset, Split
 from subbyte.keyword_spotting.evaluate import FALSE_ALARMS, interpreter_logits, keras_logits
-from subbyte.keyword_spotting.metrics import Metric, bootstrap, keyword_accuracy, miss_rate
+from subbyte.keyword_spotting.metrics import Metric, bootstrap, keyword_accuracy, miss_rate, moving_average
 from subbyte.keyword_spotting.train import Recipe, train
 
 METRICS: dict[str, Metric] = {"keyword accuracy": keyword_accuracy} | {
@@ -67,16 +67,16 @@ def data_digest(dataset: Dataset) -> str:
 
 
 def measure(configuration: Configuration, dataset: Dataset, seed: int, recipe: Recipe) -> NDArray[np.float32]:
-    """Trains one model; the logits [clips, classes] of its deployed form on the test split."""
+    """Trains one model; the log posteriors [clips, classes] of its deployed form on the test split."""
     quantizer = configuration.quantizer and getattr(keras_layers.quantizers, configuration.quantizer)
     trained = train(configuration.model, dataset, seed, recipe=recipe, quantizer=quantizer, progress=True)
-    inputs = trained.normalization(dataset.test.inputs())
+    inputs = trained.normalization(dataset.test.views())
     if configuration.quantizer is None:
-        return keras_logits(trained.model, inputs)
+        return moving_average(keras_logits(trained.model, inputs))
     from subbyte import converter, kernels
 
     content = converter.convert(trained.model, target="packed").tflite
-    return interpreter_logits(kernels.Interpreter(model_content=content, num_threads=1), inputs)
+    return moving_average(interpreter_logits(kernels.Interpreter(model_content=content, num_threads=1), inputs))
 
 
 def kept(file: Path, made_from: dict[str, Any], make: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -41,6 +41,7 @@ def run_train(flags: argparse.Namespace) -> None:
 
     from .data import Dataset
     from .evaluate import keras_logits, report, report_table
+    from .metrics import moving_average
     from .train import train
 
     if not flags.output.endswith(".keras"):
@@ -48,7 +49,7 @@ def run_train(flags: argparse.Namespace) -> None:
     dataset = Dataset.load(flags.data_dir, progress=True)
     trained = train(flags.model, dataset, flags.seed, flags.epochs, progress=True)
     trained.save(flags.output)
-    logits = keras_logits(trained.model, trained.normalization(dataset.dev.inputs()))
+    logits = moving_average(keras_logits(trained.model, trained.normalization(dataset.dev.views())))
     console = Console()
     console.print(report_table([(flags.model, report(logits, dataset.dev))], f"dev split, {dataset.source}"))
     console.print(f"Wrote {flags.output} after {trained.seconds:.0f} s of training.")
@@ -60,10 +61,11 @@ def run_evaluate(flags: argparse.Namespace) -> None:
 
     from .data import Dataset
     from .evaluate import file_logits, report, report_table
+    from .metrics import moving_average
 
     dataset = Dataset.load(flags.data_dir, progress=True)
     split = dataset.split(flags.split)
-    logits = file_logits(flags.model, split.inputs(), flags.normalization)
+    logits = moving_average(file_logits(flags.model, split.views(), flags.normalization))
     Console().print(report_table([(flags.model, report(logits, split))], f"{flags.split} split, {dataset.source}"))
 
 

@@ -42,7 +42,7 @@ class Augmentation:
     noisy: float = 0.6
     snr: tuple[float, float] = (0.0, 30.0)
     chatter: float = 0.3
-    background: float = 0.35
+    background: float = 0.15
 
 
 def training_windows(

@@ -31,6 +31,7 @@ from .synthesize import synthesize
 
 SPLITS = ("train", "dev", "test")
 SPEEDS = ((1, 1), (10, 9), (10, 11))  # resampling ratios; training recordings are also heard slower and faster
+VIEWS = (-6, -3, 0, 3, 6)  # frames from the centre: a detector sees a keyword in several windows, 30 ms apart
 MARGIN = 40  # frames kept on both sides of a keyword's window
 CONTEXT = FRAMES + 2 * MARGIN
 AUDIO = (".flac", ".wav")
@@ -61,6 +62,11 @@ class Split:
     def inputs(self) -> NDArray[np.float32]:
         """The raw features [clips, INPUTS] of the centred windows of the keywords."""
         return log_mel(self.keywords[:, MARGIN : MARGIN + FRAMES : features.KEEP_EVERY]).reshape(-1, INPUTS)
+
+    def views(self) -> NDArray[np.float32]:
+        """The raw features [clips, len(VIEWS), INPUTS] of the windows around the centre that decide together."""
+        windows = [self.keywords[:, MARGIN + shift : MARGIN + shift + FRAMES : features.KEEP_EVERY] for shift in VIEWS]
+        return log_mel(np.stack(windows, axis=1)).reshape(-1, len(VIEWS), INPUTS)
 
     def background(self, step: int = FRAMES) -> NDArray[np.float32]:
         """The raw features [windows, INPUTS] of windows of running speech and noise, one every `step` frames."""

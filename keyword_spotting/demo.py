@@ -10,16 +10,16 @@ from __future__ import annotations
 import contextlib
 import io
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .data import Dataset, Split
 from .evaluate import Report, interpreter_logits, interpreter_outputs, keras_logits, quantize, report
-from .metrics import Interval
+from .metrics import Interval, moving_average
 from .train import Trained, train
 
 
@@ -34,7 +34,7 @@ class Line:
         found: accuracy on the test split.
         microseconds: of one inference, median.
         different: output codes that differ from Keras; None for the float model.
-        outputs: how many were compared.
+        outputs: how many were compared: every class of every window of every clip.
     """
 
     name: str
@@ -100,11 +100,13 @@ def compare(float_model: Trained, packed_model: Trained, test: Split, folder: Pa
         (folder / name).write_bytes(content)
         model = float_model if name == "float.tflite" else packed_model
         model.normalization.save((folder / name).with_suffix(".npz"))
-    return [
-        _line("M0 float\nstock", 32, files["float.tflite"], stock_interpreter, float_model, test),
-        _line("M4 int8\nstock", 8, files["kws_int8.tflite"], stock_interpreter, packed_model, test),
-        _line("M4 packed\nsubbyte", 4, files["kws.tflite"], kernels.Interpreter, packed_model, test),
+    runs = [
+        _Run("M0 float\nstock", 32, files["float.tflite"], stock_interpreter, float_model, test),
+        _Run("M4 int8\nstock", 8, files["kws_int8.tflite"], stock_interpreter, packed_model, test),
+        _Run("M4 int8\nstock, reference", 8, files["kws_int8.tflite"], reference_interpreter, packed_model, test),
+        _Run("M4 packed\nsubbyte", 4, files["kws.tflite"], kernels.Interpreter, packed_model, test),
     ]
+    return [run.line(time) for run, time in zip(runs, median_microseconds(runs), strict=True)]
 
 
 def stock_tflite(model: Any) -> bytes:
@@ -124,28 +126,55 @@ def stock_interpreter(model_content: bytes, num_threads: int) -> Any:
     return Interpreter(model_content=model_content, num_threads=num_threads)
 
 
-def median_microseconds(interpreter: Any, inputs: NDArray[Any], runs: int = 2000) -> float:
-    """Median time of `interpreter.invoke()` alone, called from Python, on `inputs` [n, ...] in turn."""
-    interpreter.allocate_tensors()
-    index, seconds = interpreter.get_input_details()[0]["index"], []
-    for run in range(runs):
-        interpreter.set_tensor(index, inputs[run % len(inputs)][np.newaxis])
-        begin = time.perf_counter()
-        interpreter.invoke()
-        seconds.append(time.perf_counter() - begin)
-    return 1e6 * float(np.median(seconds))
+def reference_interpreter(model_content: bytes, num_threads: int) -> Any:
+    """The stock interpreter with its reference kernels instead of XNNPACK's."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    return Interpreter(
+        model_content=model_content,
+        num_threads=num_threads,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+    )
 
 
-def _line(name: str, bits: int, content: bytes, make: Any, trained: Trained, test: Split) -> Line:
-    interpreter = make(model_content=content, num_threads=1)
-    inputs = trained.normalization(test.inputs())
-    logits = interpreter_logits(interpreter, inputs)
-    expected, sink = keras_logits(trained.model, inputs), interpreter.get_output_details()[0]
-    different = None
-    if sink["quantization"][0] > 0.0:
-        different = int(np.sum(interpreter_outputs(interpreter, inputs) != quantize(expected, sink)))
-    microseconds = median_microseconds(interpreter, quantize(inputs, interpreter.get_input_details()[0]))
-    return Line(name, bits, len(content), report(logits, test), microseconds, different, logits.size)
+class _Run:
+    """A model in an interpreter, on the test split."""
+
+    def __init__(self, name: str, bits: int, content: bytes, make: Any, trained: Trained, test: Split) -> None:
+        self.name, self.bits, self.size, self.test = name, bits, len(content), test
+        self.interpreter = make(model_content=content, num_threads=1)
+        self.inputs = trained.normalization(test.views())
+        self.logits = interpreter_logits(self.interpreter, self.inputs)
+        sink, self.different = self.interpreter.get_output_details()[0], None
+        if sink["quantization"][0] > 0.0:
+            expected = quantize(keras_logits(trained.model, self.inputs), sink)
+            self.different = int(np.sum(interpreter_outputs(self.interpreter, self.inputs) != expected))
+
+    def timer(self) -> Callable[[int], float]:
+        """A function that gives the seconds of `interpreter.invoke()` alone on the nth input."""
+        source = self.interpreter.get_input_details()[0]
+        rows = quantize(self.inputs.reshape(-1, self.inputs.shape[-1]), source)
+
+        def seconds(run: int) -> float:
+            self.interpreter.set_tensor(source["index"], rows[run % len(rows)][np.newaxis])
+            begin = time.perf_counter()
+            self.interpreter.invoke()
+            return time.perf_counter() - begin
+
+        return seconds
+
+    def line(self, microseconds: float) -> Line:
+        found = report(moving_average(self.logits), self.test)
+        return Line(self.name, self.bits, self.size, found, microseconds, self.different, self.logits.size)
+
+
+def median_microseconds(runs: Sequence[_Run], rounds: int = 40, times: int = 50) -> list[float]:
+    """Median time of one inference of each run, called from Python; they take turns, so all see the same machine."""
+    timers, seconds = [run.timer() for run in runs], np.empty((len(runs), rounds, times))
+    for turn in range(rounds):
+        for which, timer in enumerate(timers):
+            seconds[which, turn] = [timer(turn * times + time) for time in range(times)]
+    return [1e6 * float(median) for median in np.median(seconds, axis=(1, 2))]
 
 
 def table(lines: list[Line], source: str) -> Any:

@@ -48,8 +48,9 @@ def report(logits: Floats, split: Split) -> Report:
 
 
 def keras_logits(model: tf.keras.Model, inputs: Floats) -> NDArray[np.float32]:
-    """Outputs [clips, classes] for normalised features [clips, INPUTS]."""
-    return np.asarray(model.predict(inputs, batch_size=1024, verbose=0), np.float32)
+    """Outputs [..., classes] for normalised features [..., INPUTS]."""
+    rows = model.predict(inputs.reshape(-1, inputs.shape[-1]), batch_size=1024, verbose=0)
+    return np.asarray(rows, np.float32).reshape(*inputs.shape[:-1], -1)
 
 
 def quantize(values: Floats, details: dict[str, Any]) -> NDArray[Any]:
@@ -63,11 +64,11 @@ def quantize(values: Floats, details: dict[str, Any]) -> NDArray[Any]:
 
 
 def interpreter_outputs(interpreter: Any, inputs: Floats) -> NDArray[Any]:
-    """Raw outputs [clips, classes], codes where the output is quantized, of a TFLite interpreter with a batch of 1.
+    """Raw outputs [..., classes], codes where the output is quantized, of a TFLite interpreter with a batch of 1.
 
     Args:
         interpreter: `subbyte.kernels.Interpreter` or a stock one.
-        inputs: normalised features [clips, INPUTS]; quantized as the model's input asks.
+        inputs: normalised features [..., INPUTS]; quantized as the model's input asks.
 
     Raises:
         ValueError: the model takes another input.
@@ -77,15 +78,15 @@ def interpreter_outputs(interpreter: Any, inputs: Floats) -> NDArray[Any]:
     if tuple(source["shape"]) != (1, INPUTS):
         raise ValueError(f"the model takes {tuple(source['shape'])}, not (1, {INPUTS}): it is no keyword model")
     outputs = []
-    for row in quantize(inputs, source):
+    for row in quantize(inputs.reshape(-1, INPUTS), source):
         interpreter.set_tensor(source["index"], row[np.newaxis])
         interpreter.invoke()
         outputs.append(interpreter.get_tensor(sink["index"])[0])
-    return np.stack(outputs)
+    return np.stack(outputs).reshape(*inputs.shape[:-1], -1)
 
 
 def interpreter_logits(interpreter: Any, inputs: Floats) -> NDArray[np.float32]:
-    """`interpreter_outputs` as real numbers, float32 [clips, classes]."""
+    """`interpreter_outputs` as real numbers, float32 [..., classes]."""
     outputs = interpreter_outputs(interpreter, inputs)
     scale, zero_point = interpreter.get_output_details()[0]["quantization"]
     real = outputs if scale == 0.0 else (outputs.astype(np.float32) - zero_point) * np.float32(scale)
@@ -93,11 +94,11 @@ def interpreter_logits(interpreter: Any, inputs: Floats) -> NDArray[np.float32]:
 
 
 def file_logits(path: str | Path, raw: Floats, normalization: str | Path | None = None) -> NDArray[np.float32]:
-    """Logits [clips, classes] of a model file for raw features [clips, INPUTS].
+    """Logits [..., classes] of a model file for raw features [..., INPUTS].
 
     Args:
         path: a .keras file, or a .tflite file, which runs in `subbyte.kernels.Interpreter`.
-        raw: of `Split.inputs`.
+        raw: of `Split.views` or `Split.inputs`.
         normalization: default: the file beside the model, of the same name with .npz.
 
     Raises:

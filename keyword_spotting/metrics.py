@@ -27,6 +27,15 @@ def log_posteriors(logits: Floats) -> Floats:
     return result
 
 
+def moving_average(logits: Floats) -> Floats:
+    """The logarithm of the mean posterior [..., classes] of neighbouring windows [..., windows, classes].
+
+    The paper's decision: a windowed moving average of the posterior (arXiv 2207.06920, section 2).
+    """
+    result: Floats = np.log(np.exp(log_posteriors(logits)).mean(axis=-2) + 1e-12)
+    return result
+
+
 def keyword_accuracy(logits: Floats, labels: NDArray[np.int64]) -> float:
     """Share of keyword clips whose largest output, "other" included, is their own keyword.
 

@@ -119,3 +119,8 @@ def test_runs_are_averaged() -> None:
 def test_scores_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="not finite"):
         metrics.miss_rate(np.full((3, 7), np.nan), np.zeros(3, int))
+
+
+def test_the_moving_average_is_the_mean_of_the_posteriors() -> None:
+    logits = np.log([[[0.5, 0.5], [0.9, 0.1]], [[0.2, 0.8], [0.2, 0.8]]]) + 3.0  # [clips, windows, classes]
+    np.testing.assert_allclose(np.exp(metrics.moving_average(logits)), [[0.7, 0.3], [0.2, 0.8]], atol=1e-9)

@@ -359,9 +359,9 @@ def test_the_demonstration_packs_and_finds_no_difference(
     trained: dict[str, train.Trained], dataset: data.Dataset, tmp_path: Path
 ) -> None:
     lines = demo.compare(trained["M0"], trained["M4"], dataset.test, tmp_path)
-    assert [line.different for line in lines] == [None, 0, 0]
-    assert lines[0].file_bytes > 6 * lines[2].file_bytes
-    assert demo.table(lines, dataset.source).row_count == 3
+    assert [line.different for line in lines] == [None, 0, 0, 0]
+    assert lines[0].file_bytes > 6 * lines[3].file_bytes
+    assert demo.table(lines, dataset.source).row_count == 4
     raw = dataset.test.inputs()
     for name in ("kws.tflite", "kws_int8.tflite"):
         np.testing.assert_array_equal(
