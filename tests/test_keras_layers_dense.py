@@ -14,6 +14,11 @@ KERAS_3_ONLY = {"lora_rank", "lora_alpha", "quantization_config"}
 RNG = np.random.default_rng
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    tf.keras.utils.set_random_seed(0)
+
+
 def built(layer, inputs=12, seed=0):
     """`layer`, built, with random values in all its vectors."""
     layer.build((None, inputs))

@@ -12,6 +12,11 @@ from subbyte.keras_layers.quantizers import Tanh
 SCALINGS = ["channel", "layer", None]
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    tf.keras.utils.set_random_seed(0)
+
+
 def random_norm(channels=6, seed=0, **arguments):
     layer = ql.QuantBatchNormalization(**arguments)
     layer.build((None, channels))

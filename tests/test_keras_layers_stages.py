@@ -13,6 +13,11 @@ X = RNG.normal(0, 1, (48, 6)).astype(np.float32)
 Y = RNG.normal(0, 1, (48, 2)).astype(np.float32)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    tf.keras.utils.set_random_seed(0)
+
+
 def hidden():
     return [
         ql.QuantInput(4.0),
