@@ -41,18 +41,28 @@ class Grid:
 def smallest_grid(weights: np.ndarray) -> Grid:
     """The grid of fewest bits that holds int8 weights without loss; evenly spaced rather than a codebook."""
     values = np.unique(weights).astype(int)
-    step = int(np.gcd.reduce(np.diff(values))) if len(values) > 1 else 1
-    last = (values[-1] - values[0]) // step
-    linear_bits = max(1, int(last).bit_length())
-    codebook_bits = max(1, int(len(values) - 1).bit_length())
-    if codebook_bits < linear_bits:
-        padding = [int(values[-1])] * ((1 << codebook_bits) - len(values))
-        return Grid(codebook_bits, codebook=(*values.tolist(), *padding))
-    # The format wants every code of the grid within int8, so a grid near its ends starts lower.
-    offset = min(int(values[0]), 127 - step * ((1 << linear_bits) - 1))
-    if offset < -128 or (values[0] - offset) % step:
+    codebook_bits = _bits_for(len(values))
+    linear = _even_grid(values)
+    if linear is not None and linear.bits <= codebook_bits:
+        return linear
+    if codebook_bits == 8:
         return Grid(8, offset=-128)
-    return Grid(linear_bits, offset=offset, step=step)
+    padding = [int(values[-1])] * ((1 << codebook_bits) - len(values))
+    return Grid(codebook_bits, codebook=(*values.tolist(), *padding))
+
+
+def _even_grid(values: np.ndarray) -> Grid | None:
+    """The evenly spaced grid of fewest bits; None where it would leave int8, which the format wants of every code."""
+    step = int(np.gcd.reduce(np.diff(values))) if len(values) > 1 else 1
+    bits = _bits_for(int(values[-1] - values[0]) // step + 1)
+    # Near the upper end of int8 it starts lower, so that unused codes are below.
+    beyond = int(values[0]) + step * ((1 << bits) - 1) - 127
+    offset = int(values[0]) - step * max(0, -(-beyond // step))
+    return Grid(bits, offset=offset, step=step) if offset >= -128 else None
+
+
+def _bits_for(count: int) -> int:
+    return max(1, (count - 1).bit_length())
 
 
 @dataclass
