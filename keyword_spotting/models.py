@@ -66,7 +66,11 @@ def architecture(name: str) -> Architecture:
 
 
 def model(
-    name: str, classes: int = 7, quantizer: Callable[..., Any] | None = None, bits: int | None = None
+    name: str,
+    classes: int = 7,
+    quantizer: Callable[..., Any] | None = None,
+    bits: int | None = None,
+    dropout: float = 0.0,
 ) -> tf.keras.Sequential:
     """An untrained Keras model from normalised features [batch, 540] to logits [batch, classes].
 
@@ -76,6 +80,7 @@ def model(
         quantizer: called with `bits=`, gives the kernel quantizer of a layer; default
             `subbyte.keras_layers.quantizers.Tanh`, the paper's.
         bits: weight bits of every layer in place of the model's own.
+        dropout: share of the hidden activations that training drops; nothing of it is deployed.
 
     Raises:
         ValueError: no such model, or M0 with a quantizer or bits.
@@ -84,11 +89,12 @@ def model(
     if FLOAT in plan.bits:
         if quantizer is not None or bits is not None:
             raise ValueError(f"{name} is the float model: it takes neither quantizer nor bits")
-        return _float_model(plan, classes)
-    return _quantized_model(plan if bits is None else Architecture(plan.units, (bits,) * 7), classes, quantizer)
+        return _float_model(plan, classes, dropout)
+    plan = plan if bits is None else Architecture(plan.units, (bits,) * 7)
+    return _quantized_model(plan, classes, quantizer, dropout)
 
 
-def _float_model(plan: Architecture, classes: int) -> tf.keras.Sequential:
+def _float_model(plan: Architecture, classes: int, dropout: float) -> tf.keras.Sequential:
     import tensorflow as tf
 
     layers = [tf.keras.Input((INPUTS,))]
@@ -96,11 +102,14 @@ def _float_model(plan: Architecture, classes: int) -> tf.keras.Sequential:
         layers.append(tf.keras.layers.Dense(units, use_bias=False))  # batch normalisation has the bias
         layers.append(tf.keras.layers.BatchNormalization(momentum=MOMENTUM))
         layers.append(tf.keras.layers.ReLU())
+        layers.append(tf.keras.layers.Dropout(dropout))
     layers.append(tf.keras.layers.Dense(classes))
     return tf.keras.Sequential(layers)
 
 
-def _quantized_model(plan: Architecture, classes: int, quantizer: Callable[..., Any] | None) -> tf.keras.Sequential:
+def _quantized_model(
+    plan: Architecture, classes: int, quantizer: Callable[..., Any] | None, dropout: float
+) -> tf.keras.Sequential:
     import tensorflow as tf
     from subbyte import keras_layers as ql
 
@@ -108,8 +117,10 @@ def _quantized_model(plan: Architecture, classes: int, quantizer: Callable[..., 
     layers = [tf.keras.Input((INPUTS,)), ql.QuantInput(max_value=INPUT_MAX)]
     for units, bits in zip(plan.units, plan.bits, strict=False):
         normalization = ql.QuantBatchNormalization(momentum=MOMENTUM)
-        layers.append(ql.QuantDense(units, kernel_quantizer=quantizer(bits=bits), normalization=normalization))
+        kernel = quantizer(bits=bits)
+        layers.append(ql.QuantDense(units, use_bias=False, kernel_quantizer=kernel, normalization=normalization))
         layers.append(ql.ClippedReLU(max_value=ACTIVATION_MAX))
+        layers.append(tf.keras.layers.Dropout(dropout))
     layers.append(ql.QuantDense(classes, kernel_quantizer=quantizer(bits=plan.bits[-1])))
     layers.append(ql.QuantActivation(max_value=LOGIT_MAX))
     return tf.keras.Sequential(layers)

@@ -40,6 +40,7 @@ class Recipe:
         learning_rate: Adam's at the start of stage 1; None takes the one of LEARNING_RATES for the kind of weights.
         final_rate: its share that is left at the end of stage 1 and throughout stage 2.
         label_smoothing: of the cross-entropy.
+        dropout: see `models.model`.
         augmentation: how windows are made.
         xla: compile the training step; worth the seconds it takes except for a few epochs.
     """
@@ -51,6 +52,7 @@ class Recipe:
     learning_rate: float | None = None
     final_rate: float = 0.01
     label_smoothing: float = 0.1
+    dropout: float = 0.1
     augmentation: Augmentation = field(default_factory=Augmentation)
     xla: bool = True
 
@@ -107,7 +109,7 @@ def train(
     epochs = recipe.epochs if epochs is None else epochs
     stage_two = second_stage_epochs(name, epochs, recipe.second_stage)
     tf.keras.utils.set_random_seed(seed)
-    network = model(name, dataset.classes, quantizer, bits)
+    network = model(name, dataset.classes, quantizer, bits, recipe.dropout)
     raw, labels = training_windows(dataset.train, recipe.windows, dataset.classes, recipe.augmentation, seed)
     normalization = Normalization.fit(raw)
     inputs = normalization(raw)
