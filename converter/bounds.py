@@ -22,6 +22,7 @@ from .linear import LinearOp, activation_parameters
 _MOVES = {
     "RESHAPE", "MAX_POOL_2D", "CONCATENATION", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "PAD", "SLICE", "STRIDED_SLICE",
     "SPLIT", "PACK", "UNPACK", "GATHER", "DEQUANTIZE", "REDUCE_MAX", "CAST",
+    "MINIMUM", "MAXIMUM",
 }  # fmt: skip
 
 

@@ -1,4 +1,9 @@
-"""The command convert-to-tflite."""
+"""convert-to-tflite: a Keras model or an int8 .tflite in, a TFLite model with 1 to 8-bit weights out.
+
+    convert-to-tflite --model=kws.keras --output=kws.tflite --verify=dev.npz
+
+Exit status: 0; 1 where --verify finds a difference beyond what is promised; 2 where the input is at fault.
+"""
 
 from __future__ import annotations
 
@@ -50,6 +55,10 @@ def _silence_libraries() -> None:
 
 
 def _parse(arguments: list[str]) -> list[str]:
+    if {"--help", "-help", "-h"}.intersection(arguments):
+        # absl knows the flags of the script that was started alone.
+        print(f"{__doc__}\n{FLAGS.module_help(sys.modules[__name__])}")
+        sys.exit(0)
     try:
         return FLAGS(arguments)
     except flags.Error as error:
@@ -84,10 +93,10 @@ def _run(arguments: list[str]) -> int:
     comparisons, samples = None, 0
     if FLAGS.verify is not None:
         inputs = load_inputs(Path(FLAGS.verify), list(conversion.graph.named("inputs")))
-        samples = len(next(iter(inputs.values())))
         with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
             task = progress.add_task("verifying", total=1.0)
             comparisons = verify(conversion, inputs, lambda share: progress.update(task, completed=share))
+        samples = len(next(iter(inputs.values())))
     if output is not None:
         write_atomically(output, result.tflite)
     if FLAGS.json:

@@ -130,9 +130,9 @@ def check_stage(variables: Any) -> None:
     waiting = [(part, layer) for part, layer, flag in stages.stage_flags(variables) if float(flag.numpy()) < 0.5]
     if waiting:
         part, layer = waiting[0]
-        others = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
+        others = f" and {len(waiting) - 1} more are" if len(waiting) > 1 else " is"
         raise ConversionError(
-            f"layer {layer}{others} is still in stage 1 ({part.replace('_', ' ')} not quantized): train with "
+            f"layer {layer}{others} still in stage 1 ({part.replace('_', ' ')} not quantized): train with "
             "TwoStage(second_stage_epochs=...), or call set_stage(model, 2)"
         )
 

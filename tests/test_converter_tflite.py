@@ -19,7 +19,7 @@ RNG = np.random.default_rng(0)
 
 def clustered(shape: tuple[int, ...], values: np.ndarray) -> np.ndarray:
     """Float weights that take few values; every channel holds the largest, so that its scale shows them all."""
-    weights = RNG.choice(values, shape).astype(np.float32)
+    weights = np.random.default_rng(shape).choice(values, shape).astype(np.float32)
     weights[0] = values[np.argmax(np.abs(values))]
     return weights
 
@@ -43,7 +43,7 @@ def float_model(values: tuple[float, ...], shape: tuple[int, ...], activation: s
     """A TensorFlow function, [1, *shape] to [..., 9], of two dense layers with those weights."""
     features = 24
     first, second = clustered((features, 33), np.asarray(values)), clustered((33, 9), np.asarray(values))
-    bias = RNG.normal(size=(33,)).astype(np.float32)
+    bias = np.random.default_rng(3).normal(size=(33,)).astype(np.float32)
     bound = {None: tf.identity, "relu": tf.nn.relu, "relu6": tf.nn.relu6}[activation]
 
     @tf.function(input_signature=[tf.TensorSpec((1, *shape), tf.float32)])
@@ -150,8 +150,9 @@ def test_float_inputs_and_outputs():
 @functools.cache
 def mixed() -> bytes:
     """A convolution, a dense layer of few values, one of many."""
-    kernel = RNG.normal(size=(3, 3, 1, 4)).astype(np.float32)
-    few, many = clustered((64, 40), steps([-1, 0, 1])), RNG.normal(size=(40, 60)).astype(np.float32)
+    rng = np.random.default_rng(4)
+    kernel = rng.normal(size=(3, 3, 1, 4)).astype(np.float32)
+    few, many = clustered((64, 40), steps([-1, 0, 1])), rng.normal(size=(40, 60)).astype(np.float32)
 
     @tf.function(input_signature=[tf.TensorSpec((1, 6, 6, 1), tf.float32)])
     def call(x):

@@ -1,0 +1,267 @@
+"""The command convert-to-tflite: what it writes and prints, and one line on standard error for whatever is wrong."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nets import Tanh, dense, keras, layers, ql
+from subbyte import kernels
+from subbyte.converter import command, convert, targets
+
+SCRIPT = Path(sys.executable).with_name("convert-to-tflite")
+
+
+class Run:
+    """One run: exit status, standard output, lines on standard error."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err.splitlines()
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs the command in this process: importing TensorFlow takes seconds."""
+
+    def run(*arguments: object) -> Run:
+        for name in ("model", "output", "target", "io", "verify", "json"):
+            command.FLAGS[name].unparse()
+        capsys.readouterr()
+        try:
+            status = command._guarded(command._parse(["convert-to-tflite", *map(str, arguments)]))
+        except SystemExit as stopped:
+            status = stopped.code
+        return Run(status, *capsys.readouterr())
+
+    return run
+
+
+def script(*arguments: object) -> Run:
+    """Runs the console script itself."""
+    done = subprocess.run([SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
+def small_net(stage: int = 2):
+    keras.utils.set_random_seed(0)
+    parts = [ql.QuantInput(4.0), dense(8, Tanh(4)), ql.ClippedReLU(4.0), dense(3, Tanh(2)), ql.QuantActivation(8.0)]
+    model = keras.Sequential([keras.Input((10,), name="features"), *parts])
+    ql.set_stage(model, stage)
+    return model
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder of models, good and bad, and of inputs to verify on, good and bad."""
+    folder = tmp_path_factory.mktemp("files")
+    small_net().save(folder / "good.keras")
+    small_net(stage=1).save(folder / "stage_one.keras")
+    keras.Sequential([keras.Input((4,)), layers.Dense(2)]).save(folder / "stock.keras")
+    (folder / "int8.tflite").write_bytes(convert(small_net(), target="int8", io="int8").tflite)
+    (folder / "packed.tflite").write_bytes(convert(small_net()).tflite)
+    whole = (folder / "good.keras").read_bytes()
+    (folder / "cut.keras").write_bytes(whole[: len(whole) // 2])
+    with zipfile.ZipFile(folder / "other.keras", "w") as archive:
+        archive.writestr("hello.txt", "hello")
+    whole = (folder / "int8.tflite").read_bytes()
+    (folder / "cut.tflite").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.txt").write_text("hello\n")
+    (folder / "text.keras").write_text("hello\n")
+    (folder / "empty.tflite").write_bytes(b"")
+    (folder / "plain").mkdir()
+    (folder / "damaged").mkdir()
+    (folder / "damaged" / "saved_model.pb").write_bytes(b"\xff" * 100)
+    x = np.random.default_rng(0).normal(0, 2, (50, 10)).astype(np.float32)
+    np.savez(folder / "x.npz", x=x)
+    np.savez(folder / "names.npz", a=x, b=x)
+    np.savez(folder / "shape.npz", x=x[:, :7])
+    np.savez(folder / "scalar.npz", x=np.float32(3))
+    np.savez(folder / "nan.npz", x=np.where(x > 3, np.nan, x))
+    np.savez(folder / "none.npz", x=x[:0])
+    np.savez(folder / "words.npz", x=np.full((2, 10), "a"))
+    np.savez(folder / "empty.npz")
+    np.savez(folder / "objects.npz", x=np.array([None] * 10, object))
+    np.save(folder / "bare.npy", x)
+    (folder / "void.npz").write_bytes(b"")
+    whole = (folder / "x.npz").read_bytes()
+    (folder / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+MODELS = {
+    "missing.keras": "cannot read .*missing.keras: No such file",
+    "plain": "a folder without saved_model.pb",
+    "damaged": "cannot load .*damaged",
+    "text.txt": "no model that subbyte reads",
+    "text.keras": "not a Keras model",
+    "cut.keras": "not a Keras model",
+    "other.keras": "cannot load .*other.keras",
+    "cut.tflite": "cut.tflite is damaged",
+    "empty.tflite": "no model that subbyte reads",
+    "packed.tflite": "packed already",
+    "stage_one.keras": r"stage 1 .*set_stage\(model, 2\)",
+    "stock.keras": "nothing to pack in this model",
+}
+
+INPUTS = {
+    "missing.npz": "No such file",
+    "names.npz": "has no array 'features': it holds a, b",
+    "shape.npz": r"input 'features' is \[50, 7\], the model takes \[samples, 10\]",
+    "scalar.npz": r"is \[\], the model takes",
+    "nan.npz": "NaN or infinity",
+    "none.npz": "the same number of samples, at least one",
+    "words.npz": "not numbers",
+    "empty.npz": "has no array 'features': it holds nothing",
+    "objects.npz": "cannot read",
+    "bare.npy": "cannot read .*one bare array",
+    "void.npz": "cannot read",
+    "cut.npz": "cannot read",
+    "text.txt": "cannot read",
+    "good.keras": "has no array|not numbers|cannot read|is \\[",
+}
+
+
+def assert_one_line(run: Run, message: str) -> None:
+    assert run.status == 2
+    assert run.out == ""
+    assert len(run.err) == 1, run.err
+    assert re.search(message, run.err[0]), run.err[0]
+    assert run.err[0].startswith("convert-to-tflite: ")
+
+
+@pytest.fixture
+def output(tmp_path):
+    """A file that is there already."""
+    path = tmp_path / "out.tflite"
+    path.write_bytes(b"the old one")
+    return path
+
+
+def assert_untouched(output: Path) -> None:
+    assert output.read_bytes() == b"the old one"
+    assert list(output.parent.iterdir()) == [output]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_bad_model_is_one_line(name, run, files, output):
+    assert_one_line(run(f"--model={files / name}", f"--output={output}"), MODELS[name])
+    assert_untouched(output)
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_bad_inputs_to_verify_on_are_one_line(name, run, files, output):
+    # The int8 file converts in milliseconds; its input has the same name.
+    arguments = [f"--model={files / 'int8.tflite'}", f"--output={output}", f"--verify={files / name}"]
+    assert_one_line(run(*arguments), INPUTS[name])
+    assert_untouched(output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target=int3"], "--target=int3.*packed"),
+        (["--io=uint8"], "--io=uint8.*float32"),
+        (["--modle=x"], "modle.*--help lists the flags"),
+        (["stray.keras"], "unexpected argument 'stray.keras'"),
+        (["--model="], "cannot read|no model|folder"),
+    ],
+)
+def test_bad_flags_are_one_line(arguments, message, run, files, output):
+    assert_one_line(run(f"--model={files / 'int8.tflite'}", f"--output={output}", *arguments), message)
+    assert_untouched(output)
+
+
+def test_a_missing_flag_is_one_line(run):
+    assert_one_line(run(), "--model is missing")
+
+
+def test_outputs_that_cannot_be_written_are_one_line(run, files, tmp_path, monkeypatch):
+    model = f"--model={files / 'int8.tflite'}"
+    assert_one_line(run(model, f"--output={tmp_path / 'none' / 'a.tflite'}"), "there is no folder")
+    assert_one_line(run(model, f"--output={tmp_path}"), "it is a folder")
+    # Whoever runs this as root may write anywhere.
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert_one_line(run(model, f"--output={tmp_path / 'a.tflite'}"), "permission denied")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_conversion_is_written_and_reported(run, files, output):
+    done = run(f"--model={files / 'good.keras'}", f"--output={output}", f"--verify={files / 'x.npz'}")
+    assert (done.status, done.err) == (0, [])
+    assert output.read_bytes() == convert(files / "good.keras").tflite
+    for text in ("SubbyteFullyConnected", "everything else", "packed (written)", "Keras", f"wrote {output}"):
+        assert text in done.out
+    assert "FAILED" not in done.out
+    kernels.Interpreter(model_content=output.read_bytes()).allocate_tensors()
+
+
+def test_json_is_the_whole_output_and_has_the_same_numbers(run, files, output):
+    arguments = [f"--model={files / 'good.keras'}", f"--output={output}", f"--verify={files / 'x.npz'}", "--json"]
+    done = run(*arguments)
+    assert (done.status, done.err) == (0, [])
+    report = json.loads(done.out)
+    result = convert(files / "good.keras")
+    assert report["file_bytes"] == output.stat().st_size == result.totals["packed"]
+    assert report["totals"] == result.totals
+    assert [layer["stored_bytes"] for layer in report["layers"]] == [layer.stored_bytes for layer in result.layers]
+    assert [layer["weight_bits"] for layer in report["layers"]] == [4, 2]
+    assert all(entry["passed"] and entry["differing"] == 0 for entry in report["verification"])
+
+
+def test_models_that_differ_exit_with_1(run, files, output, monkeypatch):
+    packed_layer = targets.packed_layer
+
+    def sabotaged(graph, op):
+        layer = packed_layer(graph, op)
+        return replace(layer, codes=layer.codes ^ (np.arange(layer.codes.size) == 5).reshape(layer.codes.shape))
+
+    monkeypatch.setattr(targets, "packed_layer", sabotaged)
+    arguments = [f"--model={files / 'int8.tflite'}", f"--output={output}", f"--verify={files / 'x.npz'}"]
+    done = run(*arguments)
+    assert done.status == 1
+    assert "FAILED" in done.out
+
+
+class TestConsoleScript:
+    """What only the real process shows: nothing from native libraries, exit statuses, no TensorFlow for a .tflite."""
+
+    def test_help(self):
+        done = script("--help")
+        assert "--model" in done.out
+        assert "--verify" in done.out
+        assert (done.status, done.err) == (0, [])
+
+    def test_a_keras_model(self, files, tmp_path):
+        output = tmp_path / "out.tflite"
+        done = script(f"--model={files / 'good.keras'}", f"--output={output}", f"--verify={files / 'x.npz'}", "--json")
+        assert (done.status, done.err) == (0, [])
+        assert json.loads(done.out)["file_bytes"] == output.stat().st_size
+        plain = tmp_path / "plain"
+        plain.write_bytes(b"")
+        assert output.stat().st_mode == plain.stat().st_mode
+
+    def test_a_tflite_without_tensorflow(self, files, tmp_path):
+        blocked = tmp_path / "blocked"
+        (blocked / "tensorflow").mkdir(parents=True)
+        (blocked / "tensorflow" / "__init__.py").write_text("raise ImportError('TensorFlow is not for this')\n")
+        environment = os.environ | {"PYTHONPATH": str(blocked)}
+        arguments = [SCRIPT, f"--model={files / 'int8.tflite'}", "--io=int8", f"--output={tmp_path / 'out.tflite'}"]
+        done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (tmp_path / "out.tflite").read_bytes() == convert(files / "int8.tflite", io="int8").tflite
+
+    def test_a_bad_model(self, files, output):
+        done = script(f"--model={files / 'cut.tflite'}", f"--output={output}")
+        assert_one_line(done, "is damaged")
+        assert_untouched(output)
+
+    def test_a_model_in_stage_one(self, files, output):
+        done = script(f"--model={files / 'stage_one.keras'}", f"--output={output}")
+        assert_one_line(done, "stage 1")
+        assert_untouched(output)
