@@ -59,6 +59,7 @@ format: $(READY) ## let ruff and clang-format rewrite
 
 bench: $(READY) ## cost of a training step against the float model's
 	$(BIN)/python benchmarks/training_step.py
+	TF_USE_LEGACY_KERAS=1 $(BIN)/python benchmarks/training_step.py
 
 accuracy: $(READY) ## five seeds of M0, M4 and tanh against linear: hours, resumed where it stopped
 	$(BIN)/python benchmarks/keyword_accuracy.py
