@@ -38,6 +38,8 @@ class Graph:
                     buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
                     buffer.offset = buffer.size = 0
             graph = cls(model)
+            for op in graph.operators:
+                op.inputs, op.outputs = (() if ends is None else ends for ends in (op.inputs, op.outputs))
             graph._look_at_everything()
         except Exception as error:  # the generated reader fails in any way on damaged bytes
             raise ConversionError(f"{name} is damaged: it does not read as a TFLite model") from error
@@ -47,14 +49,17 @@ class Graph:
         """Fails in any way where an index leads nowhere or a constant is cut off."""
         for op in self.operators:
             self.kind(op)
-            for tensor in (*op.inputs, *op.outputs):
-                if tensor >= 0:
-                    self.tensor(tensor)
+            for tensors in (op.inputs, op.outputs, op.intermediates):
+                for tensor in tensors if tensors is not None else ():
+                    if tensor != -1:
+                        range(len(self.main.tensors))[tensor]
         for tensor in (*range(len(self.main.tensors)), *self.inputs, *self.outputs, *self.named("inputs").values()):
             self.name(tensor)
             self.quantization(tensor)
-            if self.tensor(tensor).sparsity is None:
+            if self.model.buffers[self.tensor(tensor).buffer] and self.tensor(tensor).sparsity is None:
                 self.constant(tensor)
+        for entry in self.model.metadata or ():
+            self.model.buffers[entry.buffer].data  # noqa: B018  the look is the point
 
     def write(self) -> bytes:
         """The model's bytes; the same graph gives the same bytes."""

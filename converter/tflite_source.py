@@ -53,18 +53,25 @@ def layer_name(graph: Graph, op: Any) -> str:
 
 def _linear_op(graph: Graph, op: Any) -> LinearOp | str:
     """The op in integers, or why it has to stay."""
+    options = op.builtinOptions
+    if len(op.inputs) < 2 or len(op.outputs) != 1 or not isinstance(options, schema.FullyConnectedOptionsT):
+        return "it has no weights or no options"
     x, kernel = int(op.inputs[0]), int(op.inputs[1])
     y = int(op.outputs[0])
     x_parameters, y_parameters = graph.quantization(x), graph.quantization(y)
     if x_parameters is None or y_parameters is None:
         return "its input and output are not int8"
     weights = graph.constant(kernel) if graph.tensor(kernel).type == TensorType.INT8 else None
-    if weights is None:
-        return "its weights are not constant int8"
-    options = op.builtinOptions
+    if weights is None or weights.ndim != 2 or not weights.size:
+        return "its weights are not a constant int8 matrix"
     if options.weightsFormat or options.fusedActivationFunction not in _RELU_ENDS:
         return "it has a weight format or an activation function that is not known"
     parameters = graph.tensor(kernel).quantization
+    if parameters is None or parameters.scale is None or len(parameters.scale) not in (1, len(weights)):
+        return "its weights have not one scale, nor one for each channel"
+    scales = [x_parameters[0], y_parameters[0], *parameters.scale]
+    if not all(0 < scale < np.inf for scale in scales) or parameters.quantizedDimension != 0:
+        return "its scales are not positive numbers, or not those of channels"
     if np.any(np.asarray(parameters.zeroPoint)):
         return "its weights have a zero point"
     grid = smallest_grid(weights)
@@ -72,8 +79,8 @@ def _linear_op(graph: Graph, op: Any) -> LinearOp | str:
         return f"its {len(np.unique(weights))} distinct weights need 8 bits"
     bias_tensor = int(op.inputs[2]) if len(op.inputs) > 2 else -1
     bias = graph.constant(bias_tensor) if bias_tensor >= 0 else np.zeros(len(weights), np.int32)
-    if bias is None or bias.dtype != np.int32:
-        return "its bias is not constant int32"
+    if bias is None or bias.dtype != np.int32 or bias.size != len(weights):
+        return "its bias is not constant int32, one for each channel"
     linear = LinearOp(
         layer=layer_name(graph, op),
         inputs=[x],

@@ -122,8 +122,11 @@ def test_inputs_have_zero_points_and_verification_passes(name):
 def test_a_codebook_is_used_where_it_takes_fewer_bits():
     conversion = Conversion.start(of_kind("sixteen_clusters_relu6"))
     assert all(op.grid.codebook is not None and op.grid.bits == 4 for op in conversion.linear_ops)
-    evenly = Conversion.start(of_kind("ternary_relu"))
-    assert all(op.grid.codebook is None and op.grid.bits == 2 for op in evenly.linear_ops)
+    # -127, 0 and 127 are even, but a fourth step leaves int8.
+    ternary = Conversion.start(of_kind("ternary_relu"))
+    assert all(op.grid.codebook is not None and op.grid.bits == 2 for op in ternary.linear_ops)
+    evenly = Conversion.start(of_kind("binary"))
+    assert all(op.grid.codebook is None and op.grid.bits == 1 for op in evenly.linear_ops)
 
 
 def test_float_inputs_and_outputs():
