@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
-
 from subbyte import keras_layers as ql
 
 keras = tf.keras
