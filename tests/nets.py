@@ -78,11 +78,7 @@ def odd_codes() -> keras.Model:
         [
             keras.Input((40,)),
             ql.QuantInput(4.0),
-            *(
-                layer
-                for bits in (2, 3, 7)
-                for layer in (dense(24, Tanh(bits, grid="bin_centre")), ql.ClippedReLU(4.0))
-            ),
+            *(layer for bits in (2, 3, 7) for layer in (dense(24, Tanh(bits, grid="bin_centre")), ql.ClippedReLU(4.0))),
             dense(2, Tanh(1)),
             ql.QuantActivation(8.0),
         ]
