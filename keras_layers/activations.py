@@ -48,6 +48,7 @@ class ActivationQuantizer(tf.keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:
+        numerics.require_float32(self)
         self.stage_flag = stages.add_stage_flag(self, "activations")
         if self.momentum is not None:
             start = tf.keras.initializers.Constant(self.max_value)

@@ -97,6 +97,7 @@ class QuantDense(tf.keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:
+        numerics.require_float32(self)
         inputs = input_shape[-1]
         if inputs is None:
             raise ValueError(f"{self.name}: the number of inputs, the last dimension, must be known")

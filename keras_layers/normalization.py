@@ -54,6 +54,7 @@ class QuantBatchNormalization(tf.keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:
+        numerics.require_float32(self)
         shape = (input_shape[-1],)
         if shape[0] is None:
             raise ValueError(f"{self.name}: the number of channels, the last dimension, must be known")

@@ -13,6 +13,12 @@ _MANTISSA = 0x007FFFFF
 _EXPONENT = 0x7F800000
 
 
+def require_float32(layer: tf.keras.layers.Layer) -> None:
+    """Raises ValueError for a layer under a mixed-precision policy: half floats do not hold the integers of a sum."""
+    if layer.compute_dtype != "float32":
+        raise ValueError(f"{layer.name} would compute in {layer.compute_dtype}: give it dtype='float32'")
+
+
 #: `straight_through(function)(*tensors)` is `function(*tensors)`, as many tensors in as out; the gradient passes
 #: straight through to each (Bengio et al., 2013), so nothing saturates and there is no backward arithmetic to run.
 straight_through = tf.grad_pass_through

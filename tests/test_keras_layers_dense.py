@@ -223,3 +223,16 @@ def test_stock_batch_normalization_is_refused_with_the_mend():
 def test_unknown_inputs_are_refused():
     with pytest.raises(ValueError, match="the number of inputs, the last dimension, must be known"):
         ql.QuantDense(3).build((None, None))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: ql.QuantDense(2, dtype="mixed_float16"),
+        lambda: ql.ClippedReLU(4.0, dtype="mixed_float16"),
+        lambda: ql.QuantBatchNormalization(dtype="mixed_float16"),
+    ],
+)
+def test_half_floats_are_refused(layer):
+    with pytest.raises(ValueError, match="give it dtype='float32'"):
+        layer()(tf.zeros((1, 3)))
