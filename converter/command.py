@@ -24,6 +24,7 @@ from .conversion import Conversion
 from .errors import ConversionError
 from .files import check_writable, write_atomically
 from .io_types import IO_TYPES
+from .logs import silence_native_logs
 from .report import print_comparisons, print_layers, to_json
 from .targets import WRITERS
 from .verification import load_inputs, verify
@@ -42,16 +43,8 @@ DIFFERS, BAD_INPUT = 1, 2
 
 def main() -> None:
     """Entry point of the console script."""
-    _silence_libraries()
+    silence_native_logs()
     app.run(_guarded, flags_parser=_parse)
-
-
-def _silence_libraries() -> None:
-    """Sends what native libraries log to nowhere; Python's sys.stderr, and so every message to the user, works on."""
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
 
 
 def _parse(arguments: list[str]) -> list[str]:

@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from subbyte.converter.logs import silence_native_logs
+
 from .models import ARCHITECTURES
 
 
@@ -89,4 +91,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    silence_native_logs()
     sys.exit(main())
