@@ -70,7 +70,7 @@ test-wheels: $(READY) ## the plug-in in the oldest and the newest interpreter wh
 
 test-oldest: ## the Keras tests on the oldest supported TensorFlow
 	@test -x build/oldest/bin/python || $(PYTHON) -m venv build/oldest
-	build/oldest/bin/python -m pip install -q --disable-pip-version-check -e '.[test]' 'tensorflow==2.19.*' 'tf-keras==2.19.*'
+	build/oldest/bin/python -m pip install -q --disable-pip-version-check -e '.[test]' 'tensorflow==2.19.*' 'tf-keras==2.19.*' 'ai-edge-litert==2.1.*'
 	PATH=$(CURDIR)/build/oldest/bin:$(PATH) build/oldest/bin/python -m pytest -q -n 2 --dist loadfile $(KERAS_TESTS)
 	rm -f $(READY)
 
