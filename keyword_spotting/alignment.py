@@ -43,11 +43,6 @@ def keyword_centre(energies: Floats) -> float:
     return float(first + (np.searchsorted(share, OUTER_MASS) + np.searchsorted(share, 1.0 - OUTER_MASS)) / 2)
 
 
-def window_start(centre: Floats | float) -> Floats:
-    """The first frame, fractional, of the window around `centre`; negative where the window begins before the clip."""
-    return np.asarray(centre) - (FRAMES - 1) / 2
-
-
 def pad_with_quiet(energies: Floats, frames: int) -> Floats:
     """`energies` with `frames` frames of the recording's own quiet (10th percentile of each band) on both sides."""
     quiet = np.repeat(np.percentile(energies, 10, axis=0, keepdims=True), frames, axis=0).astype(energies.dtype)
