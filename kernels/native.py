@@ -11,14 +11,13 @@ from subbyte.schemas.packed_layer import read_header
 from .library import delegate_path
 
 
-def isas() -> list[str]:
-    """The instruction sets that are compiled in and run on this processor, best first. The last is "portable"."""
-    library, names, index = load(), [], 0
+def isas() -> dict[str, bool]:
+    """The instruction sets compiled in, best first, and whether this processor runs them; the last is "portable"."""
+    library, known, index = load(), {}, 0
     while isa := library.subbyte_isa_at(index):
-        if library.subbyte_isa_runs(isa):
-            names.append(library.subbyte_isa_name(isa).decode())
+        known[library.subbyte_isa_name(isa).decode()] = bool(library.subbyte_isa_runs(isa))
         index += 1
-    return names
+    return known
 
 
 def check(data: bytes) -> None:
@@ -39,7 +38,8 @@ def fully_connected(data: bytes, x: np.ndarray, isa: str | None = None) -> np.nd
     library = load()
     chosen = library.subbyte_best_isa() if isa is None else library.subbyte_find_isa(isa.encode())
     if not chosen or not library.subbyte_isa_runs(chosen):
-        raise ValueError(f"no instruction set {isa!r} here, only {', '.join(isas())}")
+        here = ", ".join(name for name, runs in isas().items() if runs)
+        raise ValueError(f"no instruction set {isa!r} here, only {here}")
     x = np.ascontiguousarray(x)
     output = np.empty((*x.shape[:-1], channels), np.int8)
     library.subbyte_fully_connected(data, x.ctypes.data, x.size // features, output.ctypes.data, chosen)

@@ -10,6 +10,7 @@ from subbyte.kernels import isas, native, reference
 from subbyte.schemas import PackedLayer
 from subbyte.schemas.packed_layer import MAX_FEATURES
 
+ISAS = [name for name, runs in isas().items() if runs]
 FEATURES = (1, 3, 4, 5, 8, 31, 32, 33, 64, 87, 130)
 CHANNELS = (1, 2, 4, 7, 15, 16, 17, 35)
 
@@ -46,7 +47,7 @@ def decode_fields(kind: str, bits: int, rng: np.random.Generator) -> dict:
     return {"codebook": rng.integers(-128, 128, 1 << bits).astype(np.int8)}
 
 
-@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("kind", ["step 1", "step 2", "codebook"])
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_every_width_decode_and_size(bits, kind, isa):
@@ -69,7 +70,7 @@ def test_every_width_decode_and_size(bits, kind, isa):
             np.testing.assert_array_equal(reference.fully_connected(layer, x), expected)
 
 
-@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("features", [64, 4097, MAX_FEATURES])
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_the_largest_sums(bits, features, isa):
@@ -113,7 +114,7 @@ def layers(draw):
     return layer, rng.integers(-128, 128, (draw(st.integers(1, 3)), features)).astype(np.int8)
 
 
-@pytest.mark.parametrize("isa", isas())
+@pytest.mark.parametrize("isa", ISAS)
 @settings(max_examples=150, deadline=None)
 @given(case=layers())
 def test_any_layer(isa, case):
@@ -179,5 +180,5 @@ def test_wrong_use_of_the_python_face_is_refused():
 
 
 def test_portable_is_the_last_instruction_set():
-    assert isas()[-1] == "portable"
-    assert len(set(isas())) == len(isas())
+    assert list(isas())[-1] == "portable"
+    assert isas()["portable"]

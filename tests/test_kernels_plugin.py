@@ -285,8 +285,8 @@ def test_the_environment_forces_an_instruction_set():
     unknown = python(code, SUBBYTE_ISA="mmx")
     assert "SUBBYTE_ISA" in unknown.stderr
     assert "mmx" in unknown.stderr
-    for isa in kernels.isas():
-        assert "SUBBYTE_ISA" not in python(code, SUBBYTE_ISA=isa).stderr
+    for isa, runs in kernels.isas().items():
+        assert ("SUBBYTE_ISA" in python(code, SUBBYTE_ISA=isa).stderr) == (not runs)
 
 
 def test_importing_the_kernels_is_cheap():
