@@ -100,7 +100,7 @@ def test_cmake_builds_without_warnings_and_exports_the_interface_only(tmp_path):
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "libsubbyte.a").is_file()
+    assert (tmp_path / "kernels" / "libsubbyte.a").is_file()
     if shutil.which("nm"):
         listing = subprocess.check_output(
             ["nm", "-D", "--defined-only", tmp_path / "libsubbyte_delegate.so"], text=True
