@@ -1,0 +1,292 @@
+"""Speed, memory and load time of packed models on this machine, beside the stock interpreter's: `make bench`.
+
+    python -m benchmarks.kernels                                 # every table
+    python -m benchmarks.kernels --sections host --isa avx2      # some, with that instruction set
+    python -m benchmarks.kernels --write docs/benchmarks.md      # and puts them into the page
+    python -m benchmarks.kernels --quick                         # small networks, few rounds: half a minute
+
+Prints Markdown. docs/benchmarks.md says how each figure is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from subbyte import kernels
+
+from .fresh import Loading, load_fresh
+from .machine import Probe, processor_name
+from .measure import Stopwatch, Timing
+from .networks import PACKED_FORMATS, Model, Network, PackedFormat, forced_isa, packed_model
+from .peers import STOCK_NAMES, stock_models
+from .tables import figure, markdown_table, write_section
+
+TINY = Network((1, 1))
+PAPER = Network((540, 87, 400, 87, 400, 87, 400, 2))
+NARROW = (PAPER, Network((540, 88, 400, 88, 400, 88, 400, 2)), Network((256,) * 5), Network((1024,) * 5))
+WIDE = (Network((2048,) * 5), Network((4096,) * 3))
+EVEN_FORMATS = tuple(PackedFormat(bits) for bits in (8, 4, 2, 1))
+ROWS = (1, 4, 10, 100)
+READ_SIZES = {"16 KiB": 16 << 10, "512 KiB": 512 << 10, "8 MiB": 8 << 20, "256 MiB": 256 << 20}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured.
+
+    Attributes:
+        networks: in the order of the tables; the last is the one whose loading is timed.
+        stopwatch: times invokes.
+        loads: processes that load each model.
+        threads: the most of them.
+        folder: for model files.
+    """
+
+    networks: tuple[Network, ...]
+    stopwatch: Stopwatch
+    loads: int
+    threads: int
+    folder: Path
+
+    def models(
+        self,
+        network: Network,
+        packed: Sequence[PackedFormat] = PACKED_FORMATS,
+        stock: Sequence[str] = STOCK_NAMES,
+    ) -> list[Model]:
+        """The network's files, packed ones first. They replace those of the network before."""
+        for path in self.folder.glob("*.tflite"):
+            path.unlink()
+        return [
+            *(packed_model(network, packed_format, self.folder) for packed_format in packed),
+            *stock_models(network, self.folder, tuple(stock)),
+        ]
+
+    def time(self, models: Sequence[Model], **options: Any) -> dict[str, Timing]:
+        """Seconds an invoke, by the model's name; `options` go to `Model.interpreter`."""
+        interpreters = {model.name: model.interpreter(**options) for model in models}
+        return self.stopwatch.time_in_turn({name: found.invoke for name, found in interpreters.items()})
+
+
+def host(plan: Plan) -> str:
+    """Microseconds an invoke of every format, and what limits them."""
+    timings: dict[str, dict[str, Timing]] = {}
+    sizes: dict[str, dict[str, int]] = {}
+    for network in (TINY, *plan.networks):
+        models = plan.models(network)
+        timings[network.name] = plan.time(models)
+        sizes[network.name] = {model.name: model.constant_bytes() for model in models}
+    networks = [network.name for network in plan.networks]
+    weights = {network.name: network.weights for network in plan.networks}
+
+    def table(columns: Sequence[str], cell: Callable[[str, str], str]) -> str:
+        names = list(timings[TINY.name])
+        return markdown_table(["weights", *columns], ([name, *(cell(n, name) for n in columns)] for name in names))
+
+    def spread(network: str, name: str) -> str:
+        timing = timings[network][name]
+        return f"{microseconds(timing.minimum)} to {microseconds(timing.ninth_decile)}"
+
+    def rate(quantity: Callable[[str, str], int]) -> Callable[[str, str], str]:
+        return lambda network, name: figure(1e-9 * quantity(network, name) / timings[network][name].median)
+
+    return "\n\n".join(
+        [
+            "Microseconds an invoke, one thread; in brackets, how many times as fast as the best stock model. "
+            f"{TINY.name} is one weight: what Python and the interpreter take.",
+            table([TINY.name, *networks], lambda network, name: against_best_stock(timings[network], name)),
+            "Fastest round, and the time that nine rounds in ten kept to, in microseconds:",
+            table([TINY.name, *networks], spread),
+            "Weights a nanosecond:",
+            table(networks, rate(lambda network, name: weights[network])),
+            "Weight bytes read, GB/s:",
+            table(networks, rate(lambda network, name: sizes[network][name])),
+            limits(plan),
+        ]
+    )
+
+
+def limits(plan: Plan) -> str:
+    """What the processor can do at most, one thread."""
+    probe = Probe(plan.folder)
+    bandwidths = probe.read_bandwidth(list(READ_SIZES.values()), plan.stopwatch)
+    clock = probe.clock(plan.stopwatch)
+    return "\n\n".join(
+        [
+            f"The limits, by plain loops in C in the same run: {1e-9 * clock:.2f} GHz, and reading",
+            markdown_table(
+                ["the same", *READ_SIZES], [["GB/s", *(figure(1e-9 * bandwidth) for bandwidth in bandwidths)]]
+            ),
+        ]
+    )
+
+
+def isas(plan: Plan) -> str:
+    """Each instruction set of this processor, at each width."""
+    parts = []
+    for network in (plan.networks[0], plan.networks[-1] if len(plan.networks) < 4 else plan.networks[3]):
+        models = plan.models(network, stock=())
+        rows = []
+        for isa in runnable_isas():
+            timings = plan.time(models, isa=isa)
+            rows.append([isa, *(microseconds(timings[model.name].median) for model in models)])
+        parts += [
+            f"{network.name}, microseconds an invoke, one thread:",
+            markdown_table(["instruction set", *(model.name for model in models)], rows),
+        ]
+    return "\n\n".join(parts)
+
+
+def threads(plan: Plan) -> str:
+    """Wide networks with more threads."""
+    counts = range(1, plan.threads + 1)
+    parts = []
+    for network in [network for network in plan.networks if min(network.widths) >= 1024]:
+        models = plan.models(network, EVEN_FORMATS, ("int8", "int4"))
+        columns = [plan.time(models, threads=count) for count in counts]
+        rows = [[model.name, *(microseconds(timings[model.name].median) for timings in columns)] for model in models]
+        parts += [
+            f"{network.name}, microseconds an invoke, by threads:",
+            markdown_table(["weights", *map(str, counts)], rows),
+        ]
+    return "\n\n".join(parts)
+
+
+def rows(plan: Plan) -> str:
+    """One layer on several rows of input at once."""
+    parts = []
+    for network in (Network((256, 256)), Network((1024, 1024))):
+        models = plan.models(network, EVEN_FORMATS, ("int8", "int4"))
+        columns = [plan.time(models, rows=count) for count in ROWS]
+        cells = [[model.name, *(against_best_stock(timings, model.name) for timings in columns)] for model in models]
+        parts += [
+            f"One layer of {network.name}, microseconds an invoke by rows of input, one thread; in brackets, how many "
+            "times as fast as the best stock model:",
+            markdown_table(["weights", *map(str, ROWS)], cells),
+        ]
+    return "\n\n".join(parts)
+
+
+def memory(plan: Plan) -> str:
+    """RAM that loading and one invoke take."""
+    parts = []
+    for network in (plan.networks[0], plan.networks[-1]):
+        table = []
+        for model, found in loadings(plan, network, 1):
+            (loading,) = found
+            beyond = loading.heap - loading.tiny_heap - loading.arena
+            table.append(
+                [model.name, *(f"{size:,}" for size in (model.constant_bytes(), loading.arena, loading.heap, beyond))]
+            )
+        parts += [
+            f"{network.name}, bytes:",
+            markdown_table(
+                ["weights", "weights, read once", "arena", "heap", "beyond file, arena, interpreter"], table
+            ),
+        ]
+    return "\n\n".join(parts)
+
+
+def load(plan: Plan) -> str:
+    """Time until the first result."""
+    network = plan.networks[-1]
+    found = [(model, loads) for model, loads in loadings(plan, network, plan.loads)]
+    int8 = next(statistics.median(one.seconds for one in loads) for model, loads in found if model.name == "int8")
+    rows = []
+    for model, loads in found:
+        columns = [
+            [getattr(one, step) for one in loads] for step in ("construct", "allocate", "first_invoke", "seconds")
+        ]
+        medians = [statistics.median(column) for column in columns]
+        rows.append([model.name, *(figure(1e3 * value) for value in medians), f"{100 * medians[-1] / int8:.1f} %"])
+    return "\n\n".join(
+        [
+            f"{network.name} from a file in the page cache, milliseconds in a new process, medians of {plan.loads}:",
+            markdown_table(["weights", "constructor", "allocate", "first invoke", "together", "of int8"], rows),
+        ]
+    )
+
+
+def loadings(plan: Plan, network: Network, times: int) -> list[tuple[Model, list[Loading]]]:
+    """Each of some formats loaded `times` times, in turn."""
+    packed, stock = EVEN_FORMATS, ("float32", "int8", "int4", "int2, dynamic")
+    tiny_folder = plan.folder / "tiny"
+    tiny_folder.mkdir(exist_ok=True)
+    tiny = {
+        model.name: model
+        for model in (
+            *(packed_model(TINY, packed_format, tiny_folder) for packed_format in packed),
+            *stock_models(TINY, tiny_folder, stock),
+        )
+    }
+    models = plan.models(network, packed, stock)
+    found: dict[str, list[Loading]] = {model.name: [] for model in models}
+    for _ in range(times):
+        for model in models:
+            found[model.name].append(load_fresh(model, tiny[model.name]))
+    return [(model, found[model.name]) for model in models]
+
+
+SECTIONS: dict[str, Callable[[Plan], str]] = {
+    section.__name__: section for section in (host, isas, threads, rows, memory, load)
+}
+
+
+def against_best_stock(timings: Mapping[str, Timing], name: str) -> str:
+    """Microseconds, and how many times as fast as the fastest stock model among them."""
+    best = min(timings[stock].median for stock in STOCK_NAMES if stock in timings)
+    return f"{microseconds(timings[name].median)} ({best / timings[name].median:.2f})"
+
+
+def microseconds(seconds: float) -> str:
+    return figure(1e6 * seconds)
+
+
+def runnable_isas() -> list[str]:
+    """Best first."""
+    return [name for name, runs in kernels.isas().items() if runs]
+
+
+def conditions() -> str:
+    """What the figures depend on, in a line."""
+    isa = os.environ.get("SUBBYTE_ISA") or runnable_isas()[0]
+    return (
+        f"{processor_name()}, {os.cpu_count()} cores, {isa}; ai-edge-litert {version('ai-edge-litert')}, "
+        f"{datetime.date.today().isoformat()}."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--isa", choices=runnable_isas(), help="of packed models; default: the best one")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="the most of them, in section threads")
+    parser.add_argument("--quick", action="store_true", help="small networks and few rounds: to try it out")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="a page with markers, into which the tables go")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, forced_isa(options.isa):
+        plan = Plan(
+            networks=NARROW if options.quick else NARROW + WIDE,
+            stopwatch=Stopwatch(rounds=5, seconds=1e-3) if options.quick else Stopwatch(),
+            loads=3 if options.quick else 11,
+            threads=options.threads,
+            folder=Path(folder),
+        )
+        for name in options.sections:
+            text = f"{conditions()}\n\n{SECTIONS[name](plan)}"
+            print(f"## {name}\n\n{text}\n", flush=True)
+            if options.write:
+                write_section(options.write, name, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""Dense networks as model files: what is measured, packed, and how it is opened."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from subbyte import kernels
+from subbyte.converter.flatbuffer import TensorType, one_scale, schema
+from subbyte.converter.graph import Graph
+from subbyte.converter.targets import PACKED_OP
+from subbyte.kernels import reference
+from subbyte.schemas import PackedLayer
+
+ACTIVATION_SCALE = 2.0**-5
+
+
+@dataclass(frozen=True)
+class Network:
+    """A stack of dense layers, ReLU between them. `widths`: of the input, of the hidden layers, of the output."""
+
+    widths: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        if len(self.widths) > 2 and len(set(self.widths)) == 1:
+            return f"{self.widths[0]}x{len(self.widths)}"
+        return "-".join(map(str, self.widths))
+
+    @property
+    def layers(self) -> list[tuple[int, int]]:
+        """(inputs, outputs) of each layer."""
+        return list(zip(self.widths, self.widths[1:], strict=False))
+
+    @property
+    def weights(self) -> int:
+        return sum(features * channels for features, channels in self.layers)
+
+
+@dataclass(frozen=True)
+class PackedFormat:
+    """Weights of `bits` bits, evenly spaced or from a codebook."""
+
+    bits: int
+    codebook: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"packed {self.bits}, codebook" if self.codebook else f"packed {self.bits}"
+
+
+PACKED_FORMATS = (*(PackedFormat(bits) for bits in range(8, 0, -1)), PackedFormat(4, codebook=True))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model file.
+
+    Attributes:
+        name: of its format, for example "packed 4" or "int8".
+        path: the .tflite.
+        packed: whether it needs the plug-in.
+        layers: of a packed model, from which `reference` computes what it must give.
+    """
+
+    name: str
+    path: Path
+    packed: bool = False
+    layers: Sequence[PackedLayer] = field(default=(), repr=False)
+
+    def constant_bytes(self) -> int:
+        """Bytes of weights, scales inside packed layers, and biases: what an inference reads once."""
+        graph = Graph.read(self.path.read_bytes())
+        return sum(len(buffer.data) for buffer in graph.model.buffers if buffer.data is not None)
+
+    def interpreter(self, threads: int = 1, rows: int = 1, isa: str | None = None) -> Any:
+        """An interpreter that has run once, on random inputs.
+
+        Raises ValueError where a packed model gives other numbers than `subbyte.kernels.reference`.
+        """
+        with forced_isa(isa):
+            interpreter = open_interpreter(self.path, self.packed, threads)
+        (x_details,), (y_details,) = interpreter.get_input_details(), interpreter.get_output_details()
+        shape = (rows, *x_details["shape"][1:])
+        interpreter.resize_tensor_input(x_details["index"], shape)
+        interpreter.allocate_tensors()
+        x = random_input(shape, x_details["dtype"])
+        interpreter.set_tensor(x_details["index"], x)
+        interpreter.invoke()
+        if self.packed:
+            expected = x
+            for layer in self.layers:
+                expected = reference.fully_connected(layer, expected)
+            if not np.array_equal(interpreter.get_tensor(y_details["index"]), expected):
+                raise ValueError(f"{self.path.name} gives other numbers than the reference")
+        return interpreter
+
+
+def open_interpreter(path: Path, packed: bool, threads: int = 1) -> Any:
+    """The stock interpreter on a file, with the plug-in if the model is packed."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    make = kernels.Interpreter if packed else Interpreter
+    return make(model_path=str(path), num_threads=threads)
+
+
+@contextlib.contextmanager
+def forced_isa(name: str | None) -> Iterator[None]:
+    """Interpreters opened inside compute with that instruction set; None leaves the choice as it is."""
+    before = os.environ.get("SUBBYTE_ISA")
+    if name is not None:
+        os.environ["SUBBYTE_ISA"] = name
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("SUBBYTE_ISA", None)
+        else:
+            os.environ["SUBBYTE_ISA"] = before
+
+
+def random_input(shape: Sequence[int], dtype: type) -> NDArray[Any]:
+    """Normal floats, or int8 codes spread over their range."""
+    rng = np.random.default_rng(0)
+    if dtype == np.float32:
+        return rng.standard_normal(shape, np.float32)
+    return rng.integers(-128, 128, shape).astype(np.int8)
+
+
+def packed_model(network: Network, packed_format: PackedFormat, folder: Path) -> Model:
+    """Writes the network with random weights."""
+    layers = random_layers(network, packed_format)
+    path = folder / f"{network.name}-{packed_format.name.replace(', ', '-').replace(' ', '-')}.tflite"
+    path.write_bytes(packed_tflite(layers))
+    return Model(packed_format.name, path, packed=True, layers=layers)
+
+
+def random_layers(network: Network, packed_format: PackedFormat) -> list[PackedLayer]:
+    """Layers like those that the Keras layers deploy, with ReLU between them; scaled so that few outputs saturate."""
+    rng = np.random.default_rng(0)
+    layers: list[PackedLayer] = []
+    x, zero_point = random_input((16, network.widths[0]), np.int8), 0
+    for _, channels in network.layers:
+        layer = _random_layer(rng, packed_format, x, zero_point, channels)
+        layers.append(layer)
+        sums = x.astype(np.float32) @ layer.weights.T.astype(np.float32) + layer.bias
+        x, zero_point = reference.requantize(sums, layer), layer.output_zero_point
+    return layers
+
+
+def _random_layer(
+    rng: np.random.Generator, packed_format: PackedFormat, x: NDArray[np.int8], zero_point: int, channels: int
+) -> PackedLayer:
+    """One layer behind the activations `x` [samples, features]."""
+    bits = packed_format.bits
+    # One bit is the sign; more are the integers around zero.
+    offset, step = (-1, 2) if bits == 1 else (-(1 << (bits - 1)), 1)
+    codebook = np.sort(rng.choice(np.arange(-128, 128), 1 << bits, replace=False)).astype(np.int8)
+    decode: dict[str, Any] = {"code_offset": offset, "code_step": step}
+    if packed_format.codebook:
+        decode = {"codebook": codebook}
+    values = codebook if packed_format.codebook else offset + step * np.arange(1 << bits)
+    codes = rng.integers(0, 1 << bits, (channels, x.shape[1]), np.uint8)
+    weights = values.astype(np.float32)[codes]
+    spread = np.std((x.astype(np.float32) - zero_point) @ weights.T) + 1
+    # A significand of 10 bits is stored in 2 bytes, as those of the Keras layers are.
+    multiplier = (np.full(channels, 50 / spread, np.float32).view(np.uint32) & 0x3FFFC000).view(np.float32)
+    return PackedLayer(
+        codes=codes,
+        weight_bits=bits,
+        multiplier=multiplier,
+        bias=(-zero_point * weights.sum(axis=1)).astype(np.int32),
+        input_scale=ACTIVATION_SCALE,
+        output_scale=ACTIVATION_SCALE,
+        input_zero_point=zero_point,
+        output_zero_point=-128,  # whose clamp is ReLU
+        **decode,
+    )
+
+
+def packed_tflite(layers: Sequence[PackedLayer]) -> bytes:
+    """A .tflite of packed layers, each behind the other."""
+    graph = empty_graph()
+    first = layers[0]
+    x = graph.add_tensor(
+        "x", (1, first.codes.shape[1]), TensorType.INT8, one_scale(first.input_scale, first.input_zero_point)
+    )
+    graph.main.inputs = [x]
+    for number, layer in enumerate(layers):
+        packed = graph.add_constant("", np.frombuffer(layer.pack(), np.uint8), TensorType.UINT8)
+        quantization = one_scale(layer.output_scale, layer.output_zero_point)
+        y = graph.add_tensor(f"y{number}", (1, layer.codes.shape[0]), TensorType.INT8, quantization)
+        code = graph.operator_code(PACKED_OP)
+        graph.operators.append(schema.OperatorT(opcodeIndex=code, inputs=[x, packed], outputs=[y]))
+        x = y
+    graph.main.outputs = [x]
+    return graph.write()
+
+
+def empty_graph() -> Graph:
+    main = schema.SubGraphT(tensors=[], operators=[], inputs=[], outputs=[])
+    return Graph(schema.ModelT(version=3, subgraphs=[main], buffers=[schema.BufferT()], operatorCodes=[]))
