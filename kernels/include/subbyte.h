@@ -149,6 +149,18 @@ SUBBYTE_API int subbyte_isa_runs(const subbyte_isa *isa);
 SUBBYTE_API void subbyte_fully_connected(const void *layer, const int8_t *input, int32_t rows, int8_t *output,
                                          const subbyte_isa *isa);
 
+// Its output channels [first, last) only, for callers with several threads: `first` is a multiple of 16. `output` is
+// still the whole [rows, N].
+SUBBYTE_API void subbyte_fully_connected_channels(const void *layer, const int8_t *input, int32_t rows, int8_t *output,
+                                                  const subbyte_isa *isa, int32_t first, int32_t last);
+
+// A layer of a model that `convert-to-tflite --format=c` wrote: a table of these, each for what the one before gave.
+typedef struct subbyte_layer {
+  const void *packed;
+  size_t bytes;
+  int32_t rows; // of its input
+} subbyte_layer;
+
 #ifdef __cplusplus
 }
 #endif
