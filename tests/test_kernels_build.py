@@ -116,4 +116,6 @@ def test_the_plugin_asks_for_no_tensorflow_symbol():
     listing = subprocess.check_output(["nm", "-D", "--undefined-only", str(delegate_path())], text=True)
     names = {line.split()[-1].split("@")[0] for line in listing.splitlines()}
     names -= {name for name in names if name.startswith("_")}
+    names -= {name for name in names if name.startswith(("pthread_", "sig"))}
+    names -= {"clock_gettime", "getpid", "sched_yield"}
     assert names <= {"malloc", "calloc", "free", "getenv", "memcpy", "memset", "strcmp"}

@@ -3,16 +3,17 @@
 #include <stdlib.h>
 
 #include "layout.h"
+#include "parallel.h"
 
-// One op: indices of its tensors. -1: the node does not have them.
+// One op. Everything is known once it is prepared, but for where its activations lie.
 typedef struct op {
-  int input, packed, output;
-  int is_inner; // its output is seen by this partition only
-  int32_t rows; // set by prepare
+  int input, packed, output; // indices of its tensors; -1: the node does not have them
+  int is_inner;              // its output is seen by this partition only
+  subbyte_plan plan;
 } op;
 
 typedef struct partition {
-  const subbyte_isa *isa;
+  const subbyte_resources *resources;
   int op_count;
   op ops[];
 } partition;
@@ -40,12 +41,17 @@ static int contains(const TfLiteIntArray *array, int value) {
   return 0;
 }
 
+static const op no_op = {.input = -1, .packed = -1, .output = -1};
+
 static op make_op(const TfLiteNode *node, const TfLiteIntArray *partition_outputs) {
   if (node->inputs->size != 2 || node->outputs->size != 1) {
-    return (op){-1, -1, -1, 0, 0};
+    return no_op;
   }
   const int output = node->outputs->data[0];
-  return (op){node->inputs->data[0], node->inputs->data[1], output, !contains(partition_outputs, output), 0};
+  return (op){.input = node->inputs->data[0],
+              .packed = node->inputs->data[1],
+              .output = output,
+              .is_inner = !contains(partition_outputs, output)};
 }
 
 static void *init(TfLiteContext *context, const char *buffer, size_t length) {
@@ -56,13 +62,13 @@ static void *init(TfLiteContext *context, const char *buffer, size_t length) {
   if (self == NULL) {
     return NULL;
   }
-  self->isa = params->delegate->data_;
+  self->resources = params->delegate->data_;
   self->op_count = nodes->size;
   for (int i = 0; i < nodes->size; ++i) {
     TfLiteNode *node;
     TfLiteRegistration *registration;
     const TfLiteStatus status = context->GetNodeAndRegistration(context, nodes->data[i], &node, &registration);
-    self->ops[i] = status == kTfLiteOk ? make_op(node, params->output_tensors) : (op){-1, -1, -1, 0, 0};
+    self->ops[i] = status == kTfLiteOk ? make_op(node, params->output_tensors) : no_op;
   }
   return self;
 }
@@ -158,12 +164,13 @@ static TfLiteStatus prepare_op(TfLiteContext *context, op *op, int op_index) {
   if (fault != NULL) {
     return report(context, op_index, t.output, fault);
   }
-  op->rows = count_rows(&t);
-  if (op->rows < 0) {
+  const int32_t rows = count_rows(&t);
+  if (rows < 0) {
     context->ReportError(context, "subbyte: layer %d, output \"%s\": the input must be [..., %d], the layer's inputs",
                          op_index, t.output->name, (int)t.header.input_features);
     return kTfLiteError;
   }
+  op->plan = subbyte_plan_layer(t.packed->data.data, rows, context->recommended_num_threads);
   return resize_output(context, &t);
 }
 
@@ -192,11 +199,16 @@ static TfLiteStatus prepare(TfLiteContext *context, TfLiteNode *node) {
     context->ReportError(context, "subbyte: out of memory");
     return kTfLiteError;
   }
+  int32_t threads = 1;
   for (int i = 0; i < self->op_count; ++i) {
     const TfLiteStatus status = prepare_op(context, &self->ops[i], i);
     if (status != kTfLiteOk) {
       return status;
     }
+    threads = self->ops[i].plan.threads > threads ? self->ops[i].plan.threads : threads;
+  }
+  if (threads > 1) {
+    subbyte_grow_pool(self->resources->pool, threads);
   }
   return plan_inner_tensors(context, self, node);
 }
@@ -206,11 +218,10 @@ static TfLiteStatus invoke(TfLiteContext *context, TfLiteNode *node) {
   for (int i = 0; i < self->op_count; ++i) {
     const op *op = &self->ops[i];
     const TfLiteTensor *input = &context->tensors[op->input], *output = &context->tensors[op->output];
-    if (op->rows > 0 && (input->data.data == NULL || output->data.data == NULL)) {
+    if (op->plan.rows > 0 && (input->data.data == NULL || output->data.data == NULL)) {
       return report(context, i, output, "the runtime gave a tensor no memory");
     }
-    subbyte_fully_connected(context->tensors[op->packed].data.data, input->data.int8, op->rows, output->data.int8,
-                            self->isa);
+    subbyte_run_plan(&op->plan, input->data.int8, output->data.int8, self->resources->isa, self->resources->pool);
   }
   return kTfLiteOk;
 }

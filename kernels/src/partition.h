@@ -4,8 +4,15 @@
 
 #include "../include/subbyte.h"
 #include "tflite_abi.h"
+#include "threads.h"
 
-// The node's implementation. The delegate's data_ is the `const subbyte_isa *` to compute with.
+// What a delegate computes with; its data_.
+typedef struct subbyte_resources {
+  const subbyte_isa *isa;
+  subbyte_pool *pool;
+} subbyte_resources;
+
+// The node's implementation.
 TfLiteRegistration subbyte_partition_registration(void);
 
 // The runtime frees what it takes over with free(), so this is malloc(). NULL: out of memory.

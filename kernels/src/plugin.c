@@ -31,6 +31,46 @@ static TfLiteStatus find_ours(TfLiteContext *context, const TfLiteIntArray *plan
   return kTfLiteOk;
 }
 
+// Marks a node's tensors in `seen`. Returns whether one that it writes had been marked: by an earlier node, or as an
+// input of its own.
+static int writes_what_was_read(const TfLiteNode *node, char *read, size_t tensors) {
+  for (int i = 0; i < node->inputs->size; ++i) {
+    const int input = node->inputs->data[i];
+    if (input >= 0 && (size_t)input < tensors) {
+      read[input] = 1;
+    }
+  }
+  for (int i = 0; i < node->outputs->size; ++i) {
+    const int output = node->outputs->data[i];
+    if (output >= 0 && (size_t)output < tensors && read[output]) {
+      return 1;
+    }
+  }
+  return 0;
+}
+
+// A plan that lists every op behind those whose outputs it reads, as the file format demands, has no cycles. Runtimes
+// look for the order themselves once a delegate claims a node, and some of them never return from a cycle.
+static TfLiteStatus check_order(TfLiteContext *context, const TfLiteIntArray *plan) {
+  char *read = calloc(context->tensors_size, 1);
+  if (read == NULL) {
+    context->ReportError(context, "subbyte: out of memory");
+    return kTfLiteError;
+  }
+  TfLiteStatus status = kTfLiteOk;
+  for (int i = 0; i < plan->size && status == kTfLiteOk; ++i) {
+    TfLiteNode *node;
+    TfLiteRegistration *registration;
+    status = context->GetNodeAndRegistration(context, plan->data[i], &node, &registration);
+    if (status == kTfLiteOk && writes_what_was_read(node, read, context->tensors_size)) {
+      context->ReportError(context, "subbyte: op %d writes a tensor that was read before: the model is damaged", i);
+      status = kTfLiteError;
+    }
+  }
+  free(read);
+  return status;
+}
+
 static TfLiteStatus claim_ours(TfLiteContext *context, TfLiteDelegate *delegate) {
   TfLiteIntArray *plan;
   TfLiteStatus status = context->GetExecutionPlan(context, &plan);
@@ -44,8 +84,11 @@ static TfLiteStatus claim_ours(TfLiteContext *context, TfLiteDelegate *delegate)
   }
   status = find_ours(context, plan, claimed);
   if (status == kTfLiteOk && claimed->size > 0) {
-    status =
-        context->ReplaceNodeSubsetsWithDelegateKernels(context, subbyte_partition_registration(), claimed, delegate);
+    status = check_order(context, plan);
+    if (status == kTfLiteOk) {
+      status =
+          context->ReplaceNodeSubsetsWithDelegateKernels(context, subbyte_partition_registration(), claimed, delegate);
+    }
   }
   free(claimed);
   return status;
@@ -67,6 +110,24 @@ static const subbyte_isa *choose_isa(void (*report_error)(const char *)) {
   return NULL;
 }
 
+static TfLiteDelegate *create_delegate(const subbyte_isa *isa) {
+  TfLiteDelegate *delegate = calloc(1, sizeof *delegate);
+  subbyte_resources *resources = malloc(sizeof *resources);
+  subbyte_pool *pool = subbyte_create_pool();
+  if (delegate == NULL || resources == NULL || pool == NULL) {
+    free(delegate);
+    free(resources);
+    subbyte_destroy_pool(pool);
+    return NULL;
+  }
+  *resources = (subbyte_resources){isa, pool};
+  delegate->data_ = resources;
+  delegate->Prepare = claim_ours;
+  // Without it the runtime prepares the graph before it asks us, and fails on the unresolved custom op.
+  delegate->flags = kTfLiteDelegateFlagsAllowDynamicTensors;
+  return delegate;
+}
+
 // The two functions that the runtime looks up, as its external_delegate_interface.h declares them.
 SUBBYTE_API TfLiteDelegate *tflite_plugin_create_delegate(const char *const *options_keys,
                                                           const char *const *options_values, size_t num_options,
@@ -85,16 +146,14 @@ SUBBYTE_API TfLiteDelegate *tflite_plugin_create_delegate(const char *const *opt
     return NULL;
   }
   const subbyte_isa *isa = choose_isa(report_error);
-  TfLiteDelegate *delegate = isa != NULL ? calloc(1, sizeof *delegate) : NULL;
-  if (delegate != NULL) {
-    delegate->data_ = (void *)isa;
-    delegate->Prepare = claim_ours;
-    // Without it the runtime prepares the graph before it asks us, and fails on the unresolved custom op.
-    delegate->flags = kTfLiteDelegateFlagsAllowDynamicTensors;
-  }
-  return delegate;
+  return isa != NULL ? create_delegate(isa) : NULL;
 }
 
 SUBBYTE_API void tflite_plugin_destroy_delegate(TfLiteDelegate *delegate) {
-  free(delegate);
+  if (delegate != NULL) {
+    const subbyte_resources *resources = delegate->data_;
+    subbyte_destroy_pool(resources->pool);
+    free(delegate->data_);
+    free(delegate);
+  }
 }

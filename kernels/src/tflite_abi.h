@@ -118,6 +118,7 @@ struct TfLiteContext {
   TfLiteStatus (*ReplaceNodeSubsetsWithDelegateKernels)(TfLiteContext *context, TfLiteRegistration registration,
                                                         const TfLiteIntArray *nodes_to_replace,
                                                         TfLiteDelegate *delegate);
+  int recommended_num_threads; // the interpreter's num_threads; -1: not set
 }; // the runtime's struct goes on; it is only seen through a pointer
 
 struct TfLiteDelegate {
