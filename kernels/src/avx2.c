@@ -1,120 +1,313 @@
-// x86 with AVX2: 32 bytes, 8 channels, in one instruction.
-#include "isa.h"
+// x86 with AVX2: half a block, 8 channels by 4 inputs, is one register.
+#include "x86.h"
 
-#if defined(SUBBYTE_AVX2)
+#if defined(SUBBYTE_X86)
 
-#include <cpuid.h>
-#include <immintrin.h>
+#define TARGET __attribute__((target("avx2")))
+#define INLINE static inline __attribute__((target("avx2"), always_inline))
 
-#define AVX2 __attribute__((target("avx2")))
-#define AVX2_INLINE static inline __attribute__((target("avx2"), always_inline))
-
-// Not __builtin_cpu_supports: it needs a C library that not every linker brings.
 static int runs_avx2(void) {
-  unsigned eax, ebx, ecx, edx, state, high;
-  if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & bit_OSXSAVE) || !(ecx & bit_AVX)) {
-    return 0;
-  }
-  __asm__("xgetbv" : "=a"(state), "=d"(high) : "c"(0));
-  const unsigned sse_and_avx = 6; // the operating system saves both
-  return (state & sse_and_avx) == sse_and_avx && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (ebx & bit_AVX2);
+  return subbyte_has(bit_AVX2, 0, SUBBYTE_YMM);
 }
 
-// 16 channels, 8 in each half, 4 bytes or 2 pairs a channel.
+enum { MOST_ROWS = 2, HALVES = 2 }; // as the registers have room
+
+// 16 channels, 8 in each half: 4 bytes, 2 sums of pairs or a total a channel.
 typedef struct block {
-  __m256i half[2];
+  __m256i half[HALVES];
 } block;
 
-AVX2_INLINE block load_block(const uint8_t *bytes) {
+INLINE block zero_block(void) {
+  return (block){{_mm256_setzero_si256(), _mm256_setzero_si256()}};
+}
+
+INLINE block load_block(const uint8_t *bytes) {
   const __m256i *halves = (const __m256i *)(const void *)bytes;
   return (block){{_mm256_loadu_si256(halves), _mm256_loadu_si256(halves + 1)}};
 }
 
-// Adds the digits (byte >> shift) & mask of a block, times the quad of inputs that they meet, to 16-bit sums of pairs.
+// (byte >> shift) & mask
+INLINE block digits_of(const block *codes, int shift, int mask) {
+  block digits;
+  for (int i = 0; i < HALVES; ++i) {
+    digits.half[i] = _mm256_and_si256(_mm256_srli_epi16(codes->half[i], shift), _mm256_set1_epi8((char)mask));
+  }
+  return digits;
+}
+
+// Adds digits times the quad of inputs that they meet to 16-bit sums of pairs.
 //
 // 16 bits hold it: in a stride 8 quads meet a pair, with digits up to 15: 8 * 2 * 15 * 128 < 2^15.
-AVX2_INLINE void multiply_quad(const block *codes, int shift, int mask, const int8_t *x, block *pairs) {
+INLINE void multiply(const block *digits, const int8_t *x, block *pairs) {
   int32_t quad;
   memcpy(&quad, x, sizeof quad);
-  const __m256i inputs = _mm256_set1_epi32(quad), masks = _mm256_set1_epi8((char)mask);
-  for (int i = 0; i < 2; ++i) {
-    const __m256i digits = _mm256_and_si256(_mm256_srli_epi16(codes->half[i], shift), masks);
-    pairs->half[i] = _mm256_add_epi16(pairs->half[i], _mm256_maddubs_epi16(digits, inputs));
+  for (int i = 0; i < HALVES; ++i) {
+    const __m256i products = _mm256_maddubs_epi16(digits->half[i], _mm256_set1_epi32(quad));
+    pairs->half[i] = _mm256_add_epi16(pairs->half[i], products);
   }
 }
 
-// Adds pairs, times a scale, to the 32-bit sum of each channel.
-AVX2_INLINE void add_pairs(const block *pairs, int16_t scale, block *totals) {
-  for (int i = 0; i < 2; ++i) {
-    const __m256i sums = _mm256_madd_epi16(pairs->half[i], _mm256_set1_epi16(scale));
+// Adds pairs, times a scale, to the totals.
+INLINE void add_pairs(const block *pairs, int scale, block *totals) {
+  for (int i = 0; i < HALVES; ++i) {
+    const __m256i sums = _mm256_madd_epi16(pairs->half[i], _mm256_set1_epi16((int16_t)scale));
     totals->half[i] = _mm256_add_epi32(totals->half[i], sums);
   }
 }
 
-AVX2_INLINE void add_totals(const block *totals, int32_t sums[SUBBYTE_PANEL]) {
-  for (int i = 0; i < 2; ++i) {
-    __m256i *at = (__m256i *)(void *)sums + i;
-    _mm256_storeu_si256(at, _mm256_add_epi32(_mm256_loadu_si256(at), totals->half[i]));
+// The sums of one panel and some rows.
+typedef struct sums {
+  block low[MOST_ROWS], high[MOST_ROWS]; // of pairs: digits in place, and those worth 16 times as much
+  block totals[MOST_ROWS];
+} sums;
+
+INLINE void clear_pairs(sums *sums, int rows) {
+  for (int r = 0; r < rows; ++r) {
+    sums->low[r] = sums->high[r] = zero_block();
   }
 }
 
-// Some blocks of one stride. Codes of 8 bits go as two digits of 4.
-AVX2_INLINE void add_blocks(const uint8_t *plane, int32_t channels, const int8_t *x, int32_t blocks, int width,
-                            block *totals) {
-  block low = {{_mm256_setzero_si256(), _mm256_setzero_si256()}}, high = low;
-  for (int32_t b = 0; b < blocks; ++b) {
-    const block codes = load_block(plane + (size_t)b * 4 * (size_t)channels);
-    const int8_t *inputs = x + b * (32 / width);
-    if (width == 8) {
-      multiply_quad(&codes, 0, 15, inputs, &low);
-      multiply_quad(&codes, 4, 15, inputs, &high);
-    } else {
-      for (int field = 0; field < 8; field += width) {
-        multiply_quad(&codes, field, (1 << width) - 1, inputs + 4 * field / width, &low);
+INLINE void set_rows(const subbyte_inputs *inputs, int32_t row, int rows, int32_t first, const int8_t *x[MOST_ROWS]) {
+  for (int r = 0; r < rows; ++r) {
+    x[r] = subbyte_stride(inputs, row + r, first);
+  }
+}
+
+// Bytes of 8 bits go as two digits of 4.
+INLINE void multiply_bytes(const block *bytes, const int8_t *const x[MOST_ROWS], int32_t k, int rows, sums *sums) {
+  const block low = digits_of(bytes, 0, 15), high = digits_of(bytes, 4, 15);
+  for (int r = 0; r < rows; ++r) {
+    multiply(&low, x[r] + k, &sums->low[r]);
+    multiply(&high, x[r] + k, &sums->high[r]);
+  }
+}
+
+INLINE void multiply_block(const block *codes, int width, const int8_t *const x[MOST_ROWS], int32_t k, int rows,
+                           sums *sums) {
+  if (width == 8) {
+    multiply_bytes(codes, x, k, rows, sums);
+    return;
+  }
+  for (int field = 0; field < 8 / width; ++field) {
+    const block digits = digits_of(codes, field * width, (1 << width) - 1);
+    for (int r = 0; r < rows; ++r) {
+      multiply(&digits, x[r] + k + 4 * field, &sums->low[r]);
+    }
+  }
+}
+
+// totals = 2^width * totals + sum_k digit[k] * x[k]
+INLINE void add_plane(const uint8_t *plane, size_t block_bytes, int width, const subbyte_inputs *inputs, int32_t row,
+                      int rows, sums *sums) {
+  for (int r = 0; r < rows; ++r) {
+    for (int i = 0; i < HALVES; ++i) {
+      sums->totals[r].half[i] = _mm256_slli_epi32(sums->totals[r].half[i], width);
+    }
+  }
+  for (int32_t first = 0; first < inputs->features; first += SUBBYTE_STRIDE) {
+    const int8_t *x[MOST_ROWS];
+    set_rows(inputs, row, rows, first, x);
+    clear_pairs(sums, rows);
+    const int32_t rest = inputs->features - first;
+    for (int32_t k = 0; k < SUBBYTE_STRIDE && k < rest; k += 32 / width) {
+      const block codes = load_block(plane);
+      multiply_block(&codes, width, x, k, rows, sums);
+      plane += block_bytes;
+    }
+    for (int r = 0; r < rows; ++r) {
+      add_pairs(&sums->low[r], 1, &sums->totals[r]);
+      if (width == 8) {
+        add_pairs(&sums->high[r], 16, &sums->totals[r]);
       }
     }
   }
-  add_pairs(&low, 1, totals);
-  if (width == 8) {
-    add_pairs(&high, 16, totals);
+}
+
+INLINE void store_totals(const sums *sums, int32_t row, int rows, int32_t panel, int32_t *to) {
+  for (int r = 0; r < rows; ++r) {
+    for (int i = 0; i < HALVES; ++i) {
+      int32_t *at = to + SUBBYTE_TILE * (row + r) + SUBBYTE_PANEL * panel + 8 * i;
+      _mm256_storeu_si256((__m256i *)(void *)at, sums->totals[r].half[i]);
+    }
   }
 }
 
-AVX2_INLINE void sum_plane(const uint8_t *plane, int32_t channels, const int8_t *x, int32_t features, int width,
-                           int32_t sums[SUBBYTE_PANEL]) {
-  block totals = {{_mm256_setzero_si256(), _mm256_setzero_si256()}};
-  const int32_t strides = features / SUBBYTE_STRIDE, rest = features % SUBBYTE_STRIDE;
-  for (int32_t i = 0; i < strides; ++i) {
-    add_blocks(plane, channels, x, width, width, &totals); // a stride takes as many blocks as a code has bits
-    plane += (size_t)width * 4 * (size_t)channels;
-    x += SUBBYTE_STRIDE;
+INLINE void linear_rows(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t row, int rows,
+                        int32_t *to) {
+  const size_t block_bytes = 4 * (size_t)panels->channels;
+  for (int32_t panel = 0; panel < panels->count; ++panel) {
+    sums sums;
+    const uint8_t *blocks[SUBBYTE_PLANES];
+    for (int plane = 0; plane < SUBBYTE_PLANES; ++plane) {
+      blocks[plane] = panels->planes[plane] ? panels->planes[plane] + panels->steps[plane] * (size_t)panel : NULL;
+    }
+    for (int r = 0; r < rows; ++r) {
+      sums.totals[r] = zero_block();
+    }
+    // The narrowest plane has the highest bits.
+    if (blocks[3]) {
+      add_plane(blocks[3], block_bytes, 1, inputs, row, rows, &sums);
+    }
+    if (blocks[2]) {
+      add_plane(blocks[2], block_bytes, 2, inputs, row, rows, &sums);
+    }
+    if (blocks[1]) {
+      add_plane(blocks[1], block_bytes, 4, inputs, row, rows, &sums);
+    }
+    if (blocks[0]) {
+      add_plane(blocks[0], block_bytes, 8, inputs, row, rows, &sums);
+    }
+    store_totals(&sums, row, rows, panel, to);
   }
-  if (rest > 0) {
-    add_blocks(plane, channels, x, (int32_t)subbyte_blocks(rest, width), width, &totals);
+}
+
+TARGET static void linear_sums(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *to) {
+  int32_t row = 0;
+  for (; row + 2 <= inputs->rows; row += 2) {
+    linear_rows(panels, inputs, row, 2, to);
   }
-  add_totals(&totals, sums);
+  if (row < inputs->rows) {
+    linear_rows(panels, inputs, row, 1, to);
+  }
 }
 
-AVX2 static void sum_plane_8(const uint8_t *plane, int32_t channels, const int8_t *x, int32_t features, int32_t *sums) {
-  sum_plane(plane, channels, x, features, 8, sums);
+// The codes of a panel for the quad of inputs that starts with `k`, from all planes.
+INLINE block gather_codes(const subbyte_panels *panels, int32_t panel, int bits, int32_t k) {
+  block codes = zero_block();
+  int bit = 0;
+  for (int plane = 0; plane < SUBBYTE_PLANES; ++plane) {
+    const int width = 8 >> plane;
+    if (bits & width) {
+      const size_t at = panels->steps[plane] * (size_t)panel + 4 * (size_t)panels->channels * (size_t)(k * width / 32);
+      const block bytes = load_block(panels->planes[plane] + at);
+      const block digits = digits_of(&bytes, k * width / 4 % 8, (1 << width) - 1);
+      for (int i = 0; i < HALVES; ++i) {
+        codes.half[i] = _mm256_or_si256(codes.half[i], _mm256_slli_epi16(digits.half[i], bit));
+      }
+      bit += width;
+    }
+  }
+  return codes;
 }
 
-AVX2 static void sum_plane_4(const uint8_t *plane, int32_t channels, const int8_t *x, int32_t features, int32_t *sums) {
-  sum_plane(plane, channels, x, features, 4, sums);
+// table[code], 16 entries at a time.
+INLINE block look_up(const block *codes, int bits, const uint8_t table[256]) {
+  const block low = digits_of(codes, 0, 15), high = digits_of(codes, 4, 15);
+  block values = zero_block();
+  for (int sixteen = 0; sixteen < (bits > 4 ? 1 << (bits - 4) : 1); ++sixteen) {
+    const __m128i *at = (const __m128i *)(const void *)(table + 16 * sixteen);
+    const __m256i entries = _mm256_broadcastsi128_si256(_mm_loadu_si128(at));
+    for (int i = 0; i < HALVES; ++i) {
+      const __m256i chosen = _mm256_cmpeq_epi8(high.half[i], _mm256_set1_epi8((char)sixteen));
+      const __m256i found = _mm256_and_si256(chosen, _mm256_shuffle_epi8(entries, low.half[i]));
+      values.half[i] = _mm256_or_si256(values.half[i], found);
+    }
+  }
+  return values;
 }
 
-AVX2 static void sum_plane_2(const uint8_t *plane, int32_t channels, const int8_t *x, int32_t features, int32_t *sums) {
-  sum_plane(plane, channels, x, features, 2, sums);
+INLINE void codebook_rows(const subbyte_panels *panels, int bits, const uint8_t table[256],
+                          const subbyte_inputs *inputs, int32_t row, int rows, int32_t *to) {
+  for (int32_t panel = 0; panel < panels->count; ++panel) {
+    sums sums;
+    for (int r = 0; r < rows; ++r) { // the table has 128 too much
+      const __m256i start = _mm256_set1_epi32(-128 * inputs->sums[row + r]);
+      sums.totals[r] = (block){{start, start}};
+    }
+    for (int32_t first = 0; first < inputs->features; first += SUBBYTE_STRIDE) {
+      const int8_t *x[MOST_ROWS];
+      set_rows(inputs, row, rows, first, x);
+      clear_pairs(&sums, rows);
+      const int32_t rest = inputs->features - first;
+      for (int32_t k = 0; k < SUBBYTE_STRIDE && k < rest; k += 4) {
+        const block codes = gather_codes(panels, panel, bits, first + k);
+        const block values = look_up(&codes, bits, table);
+        multiply_bytes(&values, x, k, rows, &sums);
+      }
+      for (int r = 0; r < rows; ++r) {
+        add_pairs(&sums.low[r], 1, &sums.totals[r]);
+        add_pairs(&sums.high[r], 16, &sums.totals[r]);
+      }
+    }
+    store_totals(&sums, row, rows, panel, to);
+  }
 }
 
-AVX2 static void sum_plane_1(const uint8_t *plane, int32_t channels, const int8_t *x, int32_t features, int32_t *sums) {
-  sum_plane(plane, channels, x, features, 1, sums);
+INLINE void codebook_bits(const subbyte_panels *panels, int bits, const uint8_t table[256],
+                          const subbyte_inputs *inputs, int32_t *to) {
+  int32_t row = 0;
+  for (; row + 2 <= inputs->rows; row += 2) {
+    codebook_rows(panels, bits, table, inputs, row, 2, to);
+  }
+  if (row < inputs->rows) {
+    codebook_rows(panels, bits, table, inputs, row, 1, to);
+  }
+}
+
+TARGET static void codebook_sums(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *to) {
+  uint8_t table[256]; // digits are unsigned
+  for (int i = 0; i < 256; ++i) {
+    table[i] = (uint8_t)(panels->codebook[i] + 128);
+  }
+  switch (panels->weight_bits) {
+  case 1:
+    codebook_bits(panels, 1, table, inputs, to);
+    break;
+  case 2:
+    codebook_bits(panels, 2, table, inputs, to);
+    break;
+  case 3:
+    codebook_bits(panels, 3, table, inputs, to);
+    break;
+  case 4:
+    codebook_bits(panels, 4, table, inputs, to);
+    break;
+  case 5:
+    codebook_bits(panels, 5, table, inputs, to);
+    break;
+  case 6:
+    codebook_bits(panels, 6, table, inputs, to);
+    break;
+  case 7:
+    codebook_bits(panels, 7, table, inputs, to);
+    break;
+  default:
+    codebook_bits(panels, 8, table, inputs, to);
+    break;
+  }
+}
+
+TARGET static int32_t input_sum(const int8_t *x, int32_t features) {
+  const __m256i ones = _mm256_set1_epi8(1), pairs_of_ones = _mm256_set1_epi16(1);
+  __m256i sums = _mm256_setzero_si256();
+  int32_t k = 0;
+  for (; k + 32 <= features; k += 32) {
+    const __m256i pairs = _mm256_maddubs_epi16(ones, _mm256_loadu_si256((const __m256i *)(const void *)(x + k)));
+    sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, pairs_of_ones));
+  }
+  int32_t lanes[8], sum = 0;
+  _mm256_storeu_si256((__m256i *)(void *)lanes, sums);
+  for (int i = 0; i < 8; ++i) {
+    sum += lanes[i];
+  }
+  for (; k < features; ++k) {
+    sum += x[k];
+  }
+  return sum;
+}
+
+TARGET static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
+                          const subbyte_inputs *inputs, const int32_t *sums, int8_t *output) {
+  subbyte_finish_rows(header, layer, first, channels, inputs, sums, output);
 }
 
 const subbyte_isa subbyte_avx2 = {
     .name = "avx2",
     .runs = runs_avx2,
-    .plane_sums = {sum_plane_8, sum_plane_4, sum_plane_2, sum_plane_1},
+    .linear_sums = linear_sums,
+    .codebook_sums = codebook_sums,
+    .input_sum = input_sum,
+    .finish = finish,
 };
 
 #endif

@@ -2,7 +2,8 @@
 #include "isa.h"
 
 static const subbyte_isa *const isas[] = {
-#if defined(SUBBYTE_AVX2)
+#if defined(SUBBYTE_X86)
+    &subbyte_avx512vnni,
     &subbyte_avx2,
 #endif
     &subbyte_portable, // last: it runs everywhere and defines correct

@@ -1,4 +1,4 @@
-// A variant: the leaf loops of one instruction set. It knows nothing of shapes, zero points, rounding or tails.
+// A variant: the leaf loops of one instruction set. It knows nothing of layers, zero points or rounding.
 //
 // A new one is a file that defines a `const subbyte_isa`, its condition below and its line in isa.c.
 #ifndef SUBBYTE_ISA_H
@@ -6,33 +6,60 @@
 
 #include "layout.h"
 
-// sums[c] += sum_k digit[c, k] * x[k], for one panel and one plane.
-//
-// plane: the panel's blocks for these inputs. Whole blocks of 64 bytes may be read, also where `channels` < 16.
-// channels: 1 to 16, block b starts at plane + b * 4 * channels.
-// x: `features` inputs; readable, and zero beyond, up to the next multiple of 32.
-// sums: 16 of them; those from `channels` on may take any value.
-typedef void subbyte_plane_sums(const uint8_t *plane, int32_t channels, const int8_t *x, int32_t features,
-                                int32_t sums[SUBBYTE_PANEL]);
+enum {
+  SUBBYTE_ROWS = 4,                                   // of input that share a decoded vector of weights
+  SUBBYTE_TILE_PANELS = 8,                            // that are computed at once
+  SUBBYTE_TILE = SUBBYTE_TILE_PANELS * SUBBYTE_PANEL, // their output channels
+};
 
-// sums[c] += sum_k codebook[code[c, k]] * x[k], likewise, from all planes of the code; absent ones are NULL.
-typedef void subbyte_codebook_sums(const uint8_t *const planes[SUBBYTE_PLANES], int32_t channels,
-                                   const int8_t *codebook, const int8_t *x, int32_t features,
-                                   int32_t sums[SUBBYTE_PANEL]);
+// Rows of input. What does not fill a stride of 32 lies in the tail, with zeros behind it.
+typedef struct subbyte_inputs {
+  int32_t rows;     // 1 to 4
+  int32_t features; // of each
+  const int8_t *x;  // row r starts at x + r * features
+  int8_t tail[SUBBYTE_ROWS][SUBBYTE_STRIDE];
+  int32_t sums[SUBBYTE_ROWS]; // of the inputs of each row
+} subbyte_inputs;
+
+// The 32 inputs of a row that start with `first`, a multiple of 32.
+static inline const int8_t *subbyte_stride(const subbyte_inputs *inputs, int32_t row, int32_t first) {
+  const int whole = first + SUBBYTE_STRIDE <= inputs->features;
+  return whole ? inputs->x + (ptrdiff_t)row * inputs->features + first : inputs->tail[row];
+}
+
+// Weights: panels that lie one behind the other.
+typedef struct subbyte_panels {
+  const uint8_t *planes[SUBBYTE_PLANES]; // of 8, 4, 2 and 1 bits: the blocks of the first panel; NULL for no such bits
+  size_t steps[SUBBYTE_PLANES];          // bytes from a panel to the next
+  int32_t count;                         // 1 to 8
+  int32_t channels;                      // of each panel: 16, or fewer where count is 1; a block has 4 bytes for each
+  int32_t weight_bits;
+  const int8_t *codebook; // 256 values, the code's own 2^weight_bits first; NULL: a code is its value
+} subbyte_panels;
+
+// sums[128 * r + c] = sum_k value(code[c, k]) * x[r, k], for channel c of the panels.
+//
+// Blocks may be read as 64 bytes where channels < 16. All 16 channels of a panel and all 4 rows may be written: sums
+// beyond `channels` and `rows` may take any value.
+typedef void subbyte_sums(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *sums);
 
 struct subbyte_isa {
   const char *name;
   int (*runs)(void); // on this processor
-  // An empty slot falls back to the portable one.
-  subbyte_plane_sums *plane_sums[SUBBYTE_PLANES]; // of 8, 4, 2 and 1 bits
-  subbyte_codebook_sums *codebook_sums;
+  // A variant without loops of its own for one of these takes the portable one.
+  subbyte_sums *linear_sums, *codebook_sums;
+  int32_t (*input_sum)(const int8_t *x, int32_t features);
+  // The body is subbyte_finish_rows() of finish.h, compiled for this instruction set.
+  void (*finish)(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
+                 const subbyte_inputs *inputs, const int32_t *sums, int8_t *output);
 };
 
 #if defined(__x86_64__) && defined(__GNUC__)
-#define SUBBYTE_AVX2
-extern const subbyte_isa subbyte_avx2;
+#define SUBBYTE_X86
+extern const subbyte_isa subbyte_avx512vnni, subbyte_avx2;
 #endif
 
 extern const subbyte_isa subbyte_portable;
+subbyte_sums subbyte_portable_linear_sums, subbyte_portable_codebook_sums;
 
 #endif

@@ -1,5 +1,5 @@
 // The variant in plain C, which defines correct. Written for compilers to vectorise.
-#include "isa.h"
+#include "finish.h"
 
 enum { QUAD = 4 }; // inputs side by side in a block, one byte each
 
@@ -7,75 +7,120 @@ static int runs_everywhere(void) {
   return 1;
 }
 
-// For one plane of `width` bits, which is a constant to the compiler: the loop over channels, whose codes and sums are
-// contiguous, vectorises.
-static inline void sum_plane(const uint8_t *plane, int32_t channels, const int8_t *x, int32_t features, int32_t width,
-                             int32_t sums[SUBBYTE_PANEL]) {
+static int32_t input_sum(const int8_t *x, int32_t features) {
+  int32_t sum = 0;
+  for (int32_t k = 0; k < features; ++k) {
+    sum += x[k];
+  }
+  return sum;
+}
+
+// sums[c] = 2^width * sums[c] + sum_k digit[c, k] * x[row, k] for one panel and one plane, whose `width` in bits is a
+// constant to the compiler: the loop over channels, whose codes and sums are contiguous, vectorises.
+static inline void add_plane(const uint8_t *blocks, int32_t width, int32_t channels, const subbyte_inputs *inputs,
+                             int32_t row, int32_t *sums) {
   const uint32_t mask = (1u << width) - 1;
-  for (int32_t k = 0; k < features; k += 32 / width) {
+  for (int32_t c = 0; c < channels; ++c) {
+    sums[c] = (int32_t)((uint32_t)sums[c] << width);
+  }
+  for (int32_t k = 0; k < inputs->features; k += 32 / width) { // of a block
+    const int8_t *x = subbyte_stride(inputs, row, k - k % SUBBYTE_STRIDE) + k % SUBBYTE_STRIDE;
     for (int32_t field = 0; field < 8; field += width) {
-      const int8_t *quad = x + k + QUAD * field / width;
+      const int8_t *quad = x + QUAD * field / width;
       for (int32_t c = 0; c < channels; ++c) {
         uint32_t codes;
-        memcpy(&codes, plane + QUAD * c, sizeof codes);
+        memcpy(&codes, blocks + QUAD * c, sizeof codes);
         codes >>= field;
         sums[c] += (int32_t)(codes & mask) * quad[0] + (int32_t)(codes >> 8 & mask) * quad[1] +
                    (int32_t)(codes >> 16 & mask) * quad[2] + (int32_t)(codes >> 24 & mask) * quad[3];
       }
     }
-    plane += QUAD * channels;
+    blocks += QUAD * channels;
   }
 }
 
-static void sum_plane_8(const uint8_t *plane, int32_t channels, const int8_t *x, int32_t features, int32_t *sums) {
-  sum_plane(plane, channels, x, features, 8, sums);
+typedef void add_plane_function(const uint8_t *blocks, int32_t channels, const subbyte_inputs *inputs, int32_t row,
+                                int32_t *sums);
+
+static void add_plane_8(const uint8_t *blocks, int32_t channels, const subbyte_inputs *inputs, int32_t row,
+                        int32_t *sums) {
+  add_plane(blocks, 8, channels, inputs, row, sums);
 }
 
-static void sum_plane_4(const uint8_t *plane, int32_t channels, const int8_t *x, int32_t features, int32_t *sums) {
-  sum_plane(plane, channels, x, features, 4, sums);
+static void add_plane_4(const uint8_t *blocks, int32_t channels, const subbyte_inputs *inputs, int32_t row,
+                        int32_t *sums) {
+  add_plane(blocks, 4, channels, inputs, row, sums);
 }
 
-static void sum_plane_2(const uint8_t *plane, int32_t channels, const int8_t *x, int32_t features, int32_t *sums) {
-  sum_plane(plane, channels, x, features, 2, sums);
+static void add_plane_2(const uint8_t *blocks, int32_t channels, const subbyte_inputs *inputs, int32_t row,
+                        int32_t *sums) {
+  add_plane(blocks, 2, channels, inputs, row, sums);
 }
 
-static void sum_plane_1(const uint8_t *plane, int32_t channels, const int8_t *x, int32_t features, int32_t *sums) {
-  sum_plane(plane, channels, x, features, 1, sums);
+static void add_plane_1(const uint8_t *blocks, int32_t channels, const subbyte_inputs *inputs, int32_t row,
+                        int32_t *sums) {
+  add_plane(blocks, 1, channels, inputs, row, sums);
 }
 
-// The quad of codes of one channel whose first input is `k`.
-static inline void gather_quad(const uint8_t *const planes[SUBBYTE_PLANES], int32_t channels, int32_t c, int32_t k,
-                               uint8_t codes[QUAD]) {
-  memset(codes, 0, QUAD);
-  int32_t code_bit = 0;
-  for (int32_t i = 0; i < SUBBYTE_PLANES; ++i) {
-    if (planes[i]) {
-      const int32_t width = subbyte_plane_width(i), span = 32 / width, field = k % span / QUAD * width;
-      const uint8_t *bytes = planes[i] + QUAD * (k / span * channels + c);
-      for (int32_t j = 0; j < QUAD; ++j) {
-        codes[j] |= (uint8_t)(((bytes[j] >> field) & ((1 << width) - 1)) << code_bit);
+void subbyte_portable_linear_sums(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *sums) {
+  static add_plane_function *const add[SUBBYTE_PLANES] = {add_plane_8, add_plane_4, add_plane_2, add_plane_1};
+  for (int32_t row = 0; row < inputs->rows; ++row) {
+    for (int32_t panel = 0; panel < panels->count; ++panel) {
+      int32_t *panel_sums = sums + SUBBYTE_TILE * row + SUBBYTE_PANEL * panel;
+      memset(panel_sums, 0, sizeof *sums * SUBBYTE_PANEL);
+      for (int32_t plane = SUBBYTE_PLANES - 1; plane >= 0; --plane) { // the narrowest has the highest bits
+        if (panels->planes[plane]) {
+          add[plane](panels->planes[plane] + panels->steps[plane] * (size_t)panel, panels->channels, inputs, row,
+                     panel_sums);
+        }
       }
-      code_bit += width;
+    }
+  }
+}
+
+// The code of one channel of a panel for input `k`.
+static inline uint8_t load_code(const subbyte_panels *panels, int32_t panel, int32_t c, int32_t k) {
+  uint32_t code = 0;
+  int32_t bit = 0;
+  for (int32_t plane = 0; plane < SUBBYTE_PLANES; ++plane) {
+    if (panels->planes[plane]) {
+      const int32_t width = subbyte_plane_width(plane), span = 32 / width, field = k % span / QUAD * width;
+      const uint8_t *blocks = panels->planes[plane] + panels->steps[plane] * (size_t)panel;
+      const uint32_t byte = blocks[QUAD * (k / span * panels->channels + c) + k % QUAD];
+      code |= (byte >> field & ((1u << width) - 1)) << bit;
+      bit += width;
+    }
+  }
+  return (uint8_t)code;
+}
+
+void subbyte_portable_codebook_sums(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *sums) {
+  for (int32_t panel = 0; panel < panels->count; ++panel) {
+    for (int32_t row = 0; row < inputs->rows; ++row) {
+      memset(sums + SUBBYTE_TILE * row + SUBBYTE_PANEL * panel, 0, sizeof *sums * SUBBYTE_PANEL);
+    }
+    for (int32_t k = 0; k < inputs->features; ++k) {
+      for (int32_t c = 0; c < panels->channels; ++c) {
+        const int8_t weight = panels->codebook[load_code(panels, panel, c, k)];
+        for (int32_t row = 0; row < inputs->rows; ++row) {
+          const int8_t x = subbyte_stride(inputs, row, k - k % SUBBYTE_STRIDE)[k % SUBBYTE_STRIDE];
+          sums[SUBBYTE_TILE * row + SUBBYTE_PANEL * panel + c] += weight * x;
+        }
+      }
     }
   }
 }
 
-static void sum_codebook(const uint8_t *const planes[SUBBYTE_PLANES], int32_t channels, const int8_t *codebook,
-                         const int8_t *x, int32_t features, int32_t sums[SUBBYTE_PANEL]) {
-  for (int32_t k = 0; k < features; k += QUAD) {
-    for (int32_t c = 0; c < channels; ++c) {
-      uint8_t codes[QUAD];
-      gather_quad(planes, channels, c, k, codes);
-      for (int32_t j = 0; j < QUAD; ++j) {
-        sums[c] += codebook[codes[j]] * x[k + j];
-      }
-    }
-  }
+static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
+                   const subbyte_inputs *inputs, const int32_t *sums, int8_t *output) {
+  subbyte_finish_rows(header, layer, first, channels, inputs, sums, output);
 }
 
 const subbyte_isa subbyte_portable = {
     .name = "portable",
     .runs = runs_everywhere,
-    .plane_sums = {sum_plane_8, sum_plane_4, sum_plane_2, sum_plane_1},
-    .codebook_sums = sum_codebook,
+    .linear_sums = subbyte_portable_linear_sums,
+    .codebook_sums = subbyte_portable_codebook_sums,
+    .input_sum = input_sum,
+    .finish = finish,
 };
