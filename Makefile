@@ -58,7 +58,8 @@ format: $(READY) ## let ruff and clang-format rewrite
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(C_FILES)
 
-bench: $(READY) ## cost of a training step against the float model's
+bench: $(READY) ## kernels against the stock interpreter's; cost of a training step against the float model's
+	$(BIN)/python -m benchmarks.kernels
 	$(BIN)/python benchmarks/training_step.py
 	TF_USE_LEGACY_KERAS=1 $(BIN)/python benchmarks/training_step.py
 

@@ -11,12 +11,12 @@ Prints Markdown. docs/benchmarks.md says how each figure is measured.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import os
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,15 @@ PAPER = Network((540, 87, 400, 87, 400, 87, 400, 2))
 NARROW = (PAPER, Network((540, 88, 400, 88, 400, 88, 400, 2)), Network((256,) * 5), Network((1024,) * 5))
 WIDE = (Network((2048,) * 5), Network((4096,) * 3))
 EVEN_FORMATS = tuple(PackedFormat(bits) for bits in (8, 4, 2, 1))
+STEPS = ("construct", "allocate", "first_invoke", "seconds")  # of a Loading
+LOADED_STOCK = ("float32", "int8", "int4", "int2, dynamic")
+ISA_NETWORKS = (PAPER, Network((1024,) * 5))
+ONE_LAYER = (Network((256, 256)), Network((1024, 1024)))
 ROWS = (1, 4, 10, 100)
 READ_SIZES = {"16 KiB": 16 << 10, "512 KiB": 512 << 10, "8 MiB": 8 << 20, "256 MiB": 256 << 20}
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """How much is measured.
 
@@ -133,30 +137,29 @@ def limits(plan: Plan) -> str:
 def isas(plan: Plan) -> str:
     """Each instruction set of this processor, at each width."""
     parts = []
-    for network in (plan.networks[0], plan.networks[-1] if len(plan.networks) < 4 else plan.networks[3]):
+    for network in ISA_NETWORKS:
         models = plan.models(network, stock=())
-        rows = []
-        for isa in runnable_isas():
-            timings = plan.time(models, isa=isa)
-            rows.append([isa, *(microseconds(timings[model.name].median) for model in models)])
+        interpreters = {(isa, model.name): model.interpreter(isa=isa) for isa in runnable_isas() for model in models}
+        timings = plan.stopwatch.time_in_turn({key: found.invoke for key, found in interpreters.items()})
+        cells = [[isa, *(microseconds(timings[isa, model.name].median) for model in models)] for isa in runnable_isas()]
         parts += [
             f"{network.name}, microseconds an invoke, one thread:",
-            markdown_table(["instruction set", *(model.name for model in models)], rows),
+            markdown_table(["instruction set", *(model.name for model in models)], cells),
         ]
     return "\n\n".join(parts)
 
 
 def threads(plan: Plan) -> str:
-    """Wide networks with more threads."""
+    """Wide networks with more threads. Each count by itself: idle threads of a pool spin for a while."""
     counts = range(1, plan.threads + 1)
     parts = []
     for network in [network for network in plan.networks if min(network.widths) >= 1024]:
         models = plan.models(network, EVEN_FORMATS, ("int8", "int4"))
         columns = [plan.time(models, threads=count) for count in counts]
-        rows = [[model.name, *(microseconds(timings[model.name].median) for timings in columns)] for model in models]
+        cells = [[model.name, *(microseconds(timings[model.name].median) for timings in columns)] for model in models]
         parts += [
             f"{network.name}, microseconds an invoke, by threads:",
-            markdown_table(["weights", *map(str, counts)], rows),
+            markdown_table(["weights", *map(str, counts)], cells),
         ]
     return "\n\n".join(parts)
 
@@ -164,34 +167,32 @@ def threads(plan: Plan) -> str:
 def rows(plan: Plan) -> str:
     """One layer on several rows of input at once."""
     parts = []
-    for network in (Network((256, 256)), Network((1024, 1024))):
+    for network in ONE_LAYER:
         models = plan.models(network, EVEN_FORMATS, ("int8", "int4"))
         columns = [plan.time(models, rows=count) for count in ROWS]
         cells = [[model.name, *(against_best_stock(timings, model.name) for timings in columns)] for model in models]
         parts += [
             f"One layer of {network.name}, microseconds an invoke by rows of input, one thread; in brackets, how many "
-            "times as fast as the best stock model:",
+            "times as fast as the better stock model:",
             markdown_table(["weights", *map(str, ROWS)], cells),
         ]
     return "\n\n".join(parts)
 
 
 def memory(plan: Plan) -> str:
-    """RAM that loading and one invoke take."""
+    """Bytes that an inference reads, and RAM that loading and one invoke take."""
     parts = []
     for network in (plan.networks[0], plan.networks[-1]):
-        table = []
+        cells = []
         for model, found in loadings(plan, network, 1):
             (loading,) = found
             beyond = loading.heap - loading.tiny_heap - loading.arena
-            table.append(
+            cells.append(
                 [model.name, *(f"{size:,}" for size in (model.constant_bytes(), loading.arena, loading.heap, beyond))]
             )
         parts += [
             f"{network.name}, bytes:",
-            markdown_table(
-                ["weights", "weights, read once", "arena", "heap", "beyond file, arena, interpreter"], table
-            ),
+            markdown_table(["weights", "constants", "arena", "heap", "heap beyond arena and interpreter"], cells),
         ]
     return "\n\n".join(parts)
 
@@ -199,41 +200,31 @@ def memory(plan: Plan) -> str:
 def load(plan: Plan) -> str:
     """Time until the first result."""
     network = plan.networks[-1]
-    found = [(model, loads) for model, loads in loadings(plan, network, plan.loads)]
+    found = loadings(plan, network, plan.loads)
     int8 = next(statistics.median(one.seconds for one in loads) for model, loads in found if model.name == "int8")
-    rows = []
+    cells = []
     for model, loads in found:
-        columns = [
-            [getattr(one, step) for one in loads] for step in ("construct", "allocate", "first_invoke", "seconds")
-        ]
-        medians = [statistics.median(column) for column in columns]
-        rows.append([model.name, *(figure(1e3 * value) for value in medians), f"{100 * medians[-1] / int8:.1f} %"])
+        medians = [statistics.median(getattr(one, step) for one in loads) for step in STEPS]
+        cells.append([model.name, *(figure(1e3 * value) for value in medians), f"{100 * medians[-1] / int8:.1f} %"])
     return "\n\n".join(
         [
             f"{network.name} from a file in the page cache, milliseconds in a new process, medians of {plan.loads}:",
-            markdown_table(["weights", "constructor", "allocate", "first invoke", "together", "of int8"], rows),
+            markdown_table(["weights", "constructor", "allocate", "first invoke", "together", "of int8"], cells),
         ]
     )
 
 
 def loadings(plan: Plan, network: Network, times: int) -> list[tuple[Model, list[Loading]]]:
-    """Each of some formats loaded `times` times, in turn."""
-    packed, stock = EVEN_FORMATS, ("float32", "int8", "int4", "int2, dynamic")
+    """Some formats, each loaded `times` times, in turn."""
     tiny_folder = plan.folder / "tiny"
     tiny_folder.mkdir(exist_ok=True)
-    tiny = {
-        model.name: model
-        for model in (
-            *(packed_model(TINY, packed_format, tiny_folder) for packed_format in packed),
-            *stock_models(TINY, tiny_folder, stock),
-        )
-    }
-    models = plan.models(network, packed, stock)
-    found: dict[str, list[Loading]] = {model.name: [] for model in models}
+    tiny = dataclasses.replace(plan, folder=tiny_folder).models(TINY, EVEN_FORMATS, LOADED_STOCK)
+    models = plan.models(network, EVEN_FORMATS, LOADED_STOCK)
+    loads: list[list[Loading]] = [[] for _ in models]
     for _ in range(times):
-        for model in models:
-            found[model.name].append(load_fresh(model, tiny[model.name]))
-    return [(model, found[model.name]) for model in models]
+        for model, tiny_model, found in zip(models, tiny, loads, strict=True):
+            found.append(load_fresh(model, tiny_model))
+    return list(zip(models, loads, strict=True))
 
 
 SECTIONS: dict[str, Callable[[Plan], str]] = {

@@ -56,9 +56,9 @@ class Probe:
     def read_bandwidth(self, sizes: Sequence[int], stopwatch: Stopwatch) -> list[float]:
         """Bytes a second, reading as many bytes over and over, for each of `sizes`, with one thread; medians."""
         passes = {size: max(1, READ_AT_LEAST // size) for size in sizes}
-        calls = {str(size): functools.partial(self.read_words, aligned_words(size), passes[size]) for size in sizes}
+        calls = {size: functools.partial(self.read_words, aligned_words(size), passes[size]) for size in sizes}
         timings = stopwatch.time_in_turn(calls)
-        return [size * passes[size] / timings[str(size)].median for size in sizes]
+        return [size * passes[size] / timings[size].median for size in sizes]
 
     def clock(self, stopwatch: Stopwatch) -> float:
         """Cycles a second, by additions that wait for one another."""

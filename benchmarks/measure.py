@@ -6,8 +6,11 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,10 @@ class Stopwatch:
     seconds: float = 0.01
     clock: Callable[[], float] = time.perf_counter
 
-    def time_in_turn(self, calls: Mapping[str, Callable[[], object]]) -> dict[str, Timing]:
+    def time_in_turn(self, calls: Mapping[Name, Callable[[], object]]) -> dict[Name, Timing]:
         """Round after round, every call in its turn."""
         repeats = {name: self._repeats(call) for name, call in calls.items()}
-        rounds: dict[str, list[float]] = {name: [] for name in calls}
+        rounds: dict[Name, list[float]] = {name: [] for name in calls}
         for _ in range(self.rounds):
             for name, call in calls.items():
                 self._elapsed(call, repeats[name] // 8 + 1)  # the call before it has taken the caches

@@ -126,10 +126,10 @@ def forced_isa(name: str | None) -> Iterator[None]:
 
 
 def random_input(shape: Sequence[int], dtype: type) -> NDArray[Any]:
-    """Normal floats, or int8 codes spread over their range."""
+    """Floats between -1 and 1, or int8 codes, evenly spread."""
     rng = np.random.default_rng(0)
     if dtype == np.float32:
-        return rng.standard_normal(shape, np.float32)
+        return rng.uniform(-1, 1, shape).astype(np.float32)
     return rng.integers(-128, 128, shape).astype(np.int8)
 
 
@@ -159,15 +159,16 @@ def _random_layer(
 ) -> PackedLayer:
     """One layer behind the activations `x` [samples, features]."""
     bits = packed_format.bits
-    # One bit is the sign; more are the integers around zero.
-    offset, step = (-1, 2) if bits == 1 else (-(1 << (bits - 1)), 1)
-    codebook = np.sort(rng.choice(np.arange(-128, 128), 1 << bits, replace=False)).astype(np.int8)
+    # Symmetric around zero, so that ReLU does not silence a layer: the sign, integers, or pairs in a codebook.
+    offset, step, first = (-1, 2, 0) if bits == 1 else (-(1 << (bits - 1)), 1, 1)
     decode: dict[str, Any] = {"code_offset": offset, "code_step": step}
+    grid = offset + step * np.arange(1 << bits)
     if packed_format.codebook:
-        decode = {"codebook": codebook}
-    values = codebook if packed_format.codebook else offset + step * np.arange(1 << bits)
-    codes = rng.integers(0, 1 << bits, (channels, x.shape[1]), np.uint8)
-    weights = values.astype(np.float32)[codes]
+        half = np.sort(rng.choice(np.arange(1, 128), 1 << (bits - 1), replace=False))
+        grid, first = np.concatenate([-half[::-1], half]), 0
+        decode = {"codebook": grid.astype(np.int8)}
+    codes = rng.integers(first, 1 << bits, (channels, x.shape[1]), np.uint16).astype(np.uint8)
+    weights = grid.astype(np.float32)[codes]
     spread = np.std((x.astype(np.float32) - zero_point) @ weights.T) + 1
     # A significand of 10 bits is stored in 2 bytes, as those of the Keras layers are.
     multiplier = (np.full(channels, 50 / spread, np.float32).view(np.uint32) & 0x3FFFC000).view(np.float32)

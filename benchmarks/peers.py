@@ -14,7 +14,7 @@ from subbyte.converter.graph import Graph
 
 from .networks import Model, Network, empty_graph, random_input
 
-CALIBRATION_SAMPLES = 8
+CALIBRATION_SAMPLES = 32
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ def quantize(floats: bytes, network: Network, stock_format: StockFormat) -> byte
 
     work = quantizer.Quantizer(bytearray(floats))
     operations = qtyping.TFLOperationName
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    silent = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
         warnings.simplefilter("ignore")
         if stock_format.dynamic:
             work.add_dynamic_config(".*", operations.FULLY_CONNECTED, num_bits=stock_format.bits)

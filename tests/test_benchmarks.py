@@ -1,0 +1,242 @@
+"""The benchmarks measure what they say: files, clocks, memory and tables. No figure is held to a bound of speed."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from subbyte.converter.flatbuffer import TensorType
+from subbyte.converter.graph import Graph
+
+from benchmarks import kernels as tool
+from benchmarks.fresh import load_fresh
+from benchmarks.machine import Probe, aligned_words
+from benchmarks.measure import Name, Stopwatch, Timing
+from benchmarks.networks import PACKED_FORMATS, Network, PackedFormat, packed_model, random_input, random_layers
+from benchmarks.peers import STOCK_FORMATS, STOCK_NAMES, float_tflite, kernel_types, stock_models
+from benchmarks.tables import figure, markdown_table, write_section
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+SMALL = Network((32, 24, 8))
+
+
+class FakeStopwatch(Stopwatch):
+    """Knows what everything takes: packed 4 a microsecond, int4 three, the rest six; spread around it."""
+
+    def time_in_turn(self, calls: Mapping[Name, Callable[[], object]]) -> dict[Name, Timing]:
+        microseconds = {"packed 4": 1.0, "int4": 3.0}
+        medians = {name: 1e-6 * microseconds.get(str(name), 6.0) for name in calls}
+        return {name: Timing((0.5 * median, median, 2 * median)) for name, median in medians.items()}
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> tool.Plan:
+    return tool.Plan(networks=(SMALL,), stopwatch=FakeStopwatch(), loads=1, threads=2, folder=tmp_path)
+
+
+def cells(table: str) -> dict[str, list[str]]:
+    """The rows of a Markdown table, by their first cell."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert len({len(line) for line in lines}) == 1
+    return {line[0]: line[1:] for line in lines}
+
+
+def test_calls_are_timed_in_turn() -> None:
+    now, log = 0.0, ""
+
+    def call(name: str, seconds: float) -> None:
+        nonlocal now, log
+        now, log = now + seconds, log + name
+
+    stopwatch = Stopwatch(rounds=3, seconds=8.0, clock=lambda: now)
+    timings = stopwatch.time_in_turn({"slow": lambda: call("s", 2.0), "quick": lambda: call("q", 1.0)})
+    assert timings == {"slow": Timing((2.0,) * 3), "quick": Timing((1.0,) * 3)}
+    # Doubled until it takes 4 s, half of what is asked for; then an eighth and one more to warm up, and 8 s.
+    assert log == "s" + "ss" + "q" + "qq" + "qqqq" + 3 * ("s" + "ssss" + "qq" + "qqqqqqqq")
+
+
+def test_a_timing_is_summed_up() -> None:
+    timing = Timing((5.0, 1.0, 2.0, 9.0, 3.0, 4.0, 6.0, 7.0, 8.0, 100.0))
+    assert (timing.median, timing.minimum, timing.ninth_decile) == (5.5, 1.0, 9.0)
+
+
+def test_networks_are_named_by_their_widths() -> None:
+    assert [network.name for network in (Network((256,) * 5), SMALL, Network((256, 256)))] == [
+        "256x5",
+        "32-24-8",
+        "256-256",
+    ]
+    assert SMALL.weights == 32 * 24 + 24 * 8
+
+
+@pytest.mark.parametrize("packed_format", PACKED_FORMATS, ids=lambda packed_format: packed_format.name)
+def test_packed_models_use_their_range_and_are_checked(packed_format: PackedFormat, tmp_path: Path) -> None:
+    model = packed_model(SMALL, packed_format, tmp_path)
+    assert [layer.weight_bits for layer in model.layers] == [packed_format.bits] * 2
+    interpreter = model.interpreter(rows=50)
+    codes = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    inside = codes[(codes > -128) & (codes < 127)]
+    assert inside.size > codes.size / 4
+    assert inside.std() > 10
+    wrong = [dataclasses.replace(layer, bias=layer.bias + 1000) for layer in model.layers]
+    with pytest.raises(ValueError, match="other numbers than the reference"):
+        dataclasses.replace(model, layers=wrong).interpreter()
+
+
+def test_stock_models_are_what_they_are_called(tmp_path: Path) -> None:
+    models = {model.name: model for model in stock_models(SMALL, tmp_path)}
+    assert tuple(models) == STOCK_NAMES
+    types = {"float32": TensorType.FLOAT32, **{f.name: getattr(TensorType, f"INT{f.bits}") for f in STOCK_FORMATS}}
+    for name, model in models.items():
+        assert kernel_types(model.path.read_bytes()) == {types[name]}
+        interpreter = model.interpreter(rows=3)
+        # Of whole int8 models the ends are int8 too, as in packed ones.
+        ends = np.int8 if name in ("int8", "int4") else np.float32
+        assert interpreter.get_input_details()[0]["dtype"] == ends
+        assert interpreter.get_output_details()[0]["dtype"] == ends
+
+
+def test_stock_models_compute_the_network(tmp_path: Path) -> None:
+    graph = Graph.read(float_tflite(SMALL))
+    x = y = random_input((64, SMALL.widths[0]), np.float32)
+    for number, op in enumerate(graph.operators):
+        kernel, bias = (graph.constant(int(tensor)) for tensor in op.inputs[1:])
+        y = y @ kernel.T + bias
+        y = np.maximum(y, 0) if number == 0 else y
+    # Of the output's deviation, in the median, since few outputs beyond the samples that the quantizer saw saturate.
+    # The largest of 8-bit values is some 4 deviations, or 127 steps; half of the errors of rounding are below a quarter
+    # of a step: 0.8 %. Inputs, weights and activations are rounded likewise, and 4-bit weights 18 times as much.
+    allowed = {"float32": 1e-5, "int8": 0.02, "int8, dynamic": 0.02, "int4": 0.2, "int4, dynamic": 0.2}
+    for model in stock_models(SMALL, tmp_path, tuple(allowed)):
+        interpreter = model.interpreter(rows=64)
+        (x_details,), (y_details,) = interpreter.get_input_details(), interpreter.get_output_details()
+        codes = x
+        if x_details["dtype"] == np.int8:
+            scale, zero_point = x_details["quantization"]
+            codes = np.clip(np.rint(x / scale) + zero_point, -128, 127).astype(np.int8)
+        interpreter.set_tensor(x_details["index"], codes)
+        interpreter.invoke()
+        found = interpreter.get_tensor(y_details["index"])
+        if y_details["dtype"] == np.int8:
+            scale, zero_point = y_details["quantization"]
+            found = scale * (found.astype(np.float32) - zero_point)
+        assert np.median(np.abs(found - y)) < allowed[model.name] * np.std(y), model.name
+
+
+def test_constants_are_counted(tmp_path: Path) -> None:
+    (floats,) = stock_models(SMALL, tmp_path, ("float32",))
+    assert floats.constant_bytes() == 4 * (SMALL.weights + 24 + 8)
+    packed = packed_model(SMALL, PackedFormat(4), tmp_path)
+    assert packed.constant_bytes() == sum(len(layer.pack()) for layer in packed.layers)
+
+
+def test_a_packed_model_takes_no_copy_of_its_weights(tmp_path: Path) -> None:
+    tiny, network = Network((1, 1)), Network((512, 512, 512))
+    (stock,), (tiny_stock,) = (stock_models(of, tmp_path, ("int8",)) for of in (network, tiny))
+    packed, tiny_packed = (packed_model(of, PackedFormat(8), tmp_path) for of in (network, tiny))
+    repacked, in_place = load_fresh(stock, tiny_stock), load_fresh(packed, tiny_packed)
+    assert repacked.heap - repacked.tiny_heap > network.weights
+    assert in_place.heap - in_place.tiny_heap - in_place.arena < network.weights / 50
+    # The input and the output at the least, all activations and 64 bytes of alignment for each at the most.
+    assert 2 * 512 <= in_place.arena <= 3 * (512 + 64)
+    assert in_place.seconds == in_place.construct + in_place.allocate + in_place.first_invoke > 0
+
+
+def test_the_probe_reads_every_word(tmp_path: Path) -> None:
+    probe, words = Probe(tmp_path), aligned_words(1 << 12)
+    words[:] = np.random.default_rng(0).integers(0, 1 << 40, words.size)
+    assert probe.read_words(words, 3) == 3 * int(words.sum())
+    with pytest.raises(ValueError, match="aligned"):
+        probe.read_words(words[1:33], 1)
+    # 4096 bytes, read 256 times over in what the stopwatch says are 6 microseconds.
+    assert probe.read_bandwidth([1 << 12], FakeStopwatch()) == pytest.approx([(1 << 20) / 6e-6])
+
+
+def test_the_host_tables(plan: tool.Plan) -> None:
+    parts = tool.host(plan).split("\n\n")
+    times, spread, weights, _, limits = (cells(part) for part in parts if part.startswith("|"))
+    formats = [*(packed_format.name for packed_format in PACKED_FORMATS), *STOCK_NAMES]
+    assert list(times) == ["weights", "---", *formats]
+    assert times["weights"] == ["1-1", SMALL.name]
+    assert times["packed 4"] == ["1.00 (3.00)"] * 2
+    assert times["int4"] == ["3.00 (1.00)"] * 2
+    assert times["packed 8"] == ["6.00 (0.50)"] * 2
+    assert spread["packed 4"] == ["0.50 to 2.00"] * 2
+    assert weights["packed 4"] == ["0.96"]  # 960 weights in 1000 ns
+    assert list(limits["the same"]) == list(tool.READ_SIZES)
+
+
+def test_the_other_tables_of_time(plan: tool.Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool, "ISA_NETWORKS", (SMALL,))
+    monkeypatch.setattr(tool, "ONE_LAYER", (Network((64, 64)),))
+    isas = cells(tool.isas(plan).split("\n\n")[1])
+    assert list(isas)[2:] == tool.runnable_isas()
+    assert isas["portable"] == ["6.00"] * len(PACKED_FORMATS)
+    rows = cells(tool.rows(plan).split("\n\n")[1])
+    assert rows["packed 4"] == ["1.00 (3.00)"] * len(tool.ROWS)
+    wide = dataclasses.replace(plan, networks=(SMALL, Network((1024, 1024))))
+    (table,) = (part for part in tool.threads(wide).split("\n\n") if part.startswith("|"))
+    assert cells(table)["weights"] == ["1", "2"]
+    assert cells(table)["int4"] == ["3.00"] * 2
+
+
+def test_the_tables_of_loading(plan: tool.Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool, "EVEN_FORMATS", (PackedFormat(4),))
+    monkeypatch.setattr(tool, "LOADED_STOCK", ("int8",))
+    load = cells(tool.load(plan).split("\n\n")[1])
+    assert load["int8"][-1] == "100.0 %"
+    assert float(load["packed 4"][3]) > 0
+    memory = cells(tool.memory(plan).split("\n\n")[1])
+    assert memory["packed 4"][0] == f"{sum(len(layer.pack()) for layer in random_layers(SMALL, PackedFormat(4))):,}"
+
+
+def test_the_page_has_a_place_for_every_section(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    shutil.copy(PAGE, page)
+    before = page.read_text()
+    for name in tool.SECTIONS:
+        write_section(page, name, "replaced by the next")
+        write_section(page, name, f"figures of {name}")
+    content = page.read_text()
+    assert "replaced by the next" not in content
+    for name in tool.SECTIONS:
+        assert f"<!-- begin {name} -->\n\nfigures of {name}\n\n<!-- end {name} -->" in content
+    assert content.startswith(before.split("<!--")[0])
+    with pytest.raises(ValueError, match="begin other"):
+        write_section(page, "other", "")
+
+
+def test_the_command_prints_and_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- begin host -->\nold\n<!-- end host -->\nafter\n")
+    monkeypatch.setattr(tool, "SECTIONS", {"host": lambda plan: f"{len(plan.networks)} networks", "isas": tool.isas})
+    monkeypatch.setattr(
+        sys, "argv", ["kernels", "--quick", "--sections", "host", "--isa", "portable", "--write", str(page)]
+    )
+    tool.main()
+    printed = capsys.readouterr().out
+    assert "## host" in printed
+    assert ", portable;" in printed
+    assert f"{len(tool.NARROW)} networks" in printed
+    assert "old" not in page.read_text()
+    assert f"{len(tool.NARROW)} networks" in page.read_text()
+
+
+def test_markdown() -> None:
+    assert markdown_table(["a", "b"], [["1", "2"]]) == "| a | b |\n|---|---:|\n| 1 | 2 |"
+    with pytest.raises(ValueError, match="1 cells under 2 titles"):
+        markdown_table(["a", "b"], [["1"]])
+    assert [figure(value) for value in (0.0123, 0.654, 2.0512, 35.94, 1435.2)] == [
+        "0.01",
+        "0.65",
+        "2.05",
+        "35.9",
+        "1,435",
+    ]
