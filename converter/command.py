@@ -1,6 +1,7 @@
 """convert-to-tflite: a Keras model or an int8 .tflite in, a TFLite model with 1 to 8-bit weights out.
 
     convert-to-tflite --model=kws.keras --output=kws.tflite --verify=dev.npz
+    convert-to-tflite --model=kws.keras --output=kws.c --format=c
 
 Exit status: 0; 1 where --verify finds a difference beyond what is promised; 2 where the input is at fault.
 """
@@ -20,6 +21,7 @@ from absl import app, flags, logging
 from rich.console import Console
 from rich.progress import Progress
 
+from .c_source import c_source, is_packed
 from .conversion import Conversion
 from .errors import ConversionError
 from .files import check_writable, write_atomically
@@ -31,9 +33,10 @@ from .verification import load_inputs, verify
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A .keras file, a SavedModel folder or an int8 .tflite.")
-flags.DEFINE_string("output", None, "The .tflite file to write. Without it nothing is written, only reported.")
+flags.DEFINE_string("output", None, "The file to write, a .tflite or .c. Without it nothing is written, only reported.")
+flags.DEFINE_enum("format", "tflite", ["tflite", "c"], "A TFLite model, or its packed layers in C for firmware.")
 flags.DEFINE_enum("target", "packed", list(WRITERS), "How to store the weights.")
-flags.DEFINE_enum("io", "float32", list(IO_TYPES), "Type of the model's inputs and outputs.")
+flags.DEFINE_enum("io", None, list(IO_TYPES), "Type of the model's inputs and outputs: float32; in C, int8.")
 flags.DEFINE_string("verify", None, "An .npz of real inputs, [samples, ...] by input name, to compare the models on.")
 flags.DEFINE_bool("json", False, "Report in JSON on standard output.")
 
@@ -76,13 +79,22 @@ def _run(arguments: list[str]) -> int:
         raise ConversionError(f"unexpected argument {arguments[1]!r}: the model goes into --model")
     if FLAGS.model is None:
         raise ConversionError("--model is missing: give a .keras file, a SavedModel folder or an int8 .tflite")
-    output = None if FLAGS.output is None else Path(FLAGS.output)
-    if output is not None:
-        check_writable(output)
+    outputs = _outputs()
+    # A pipe has no width: do not cut names there.
+    console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
+    if FLAGS.format == "c" and is_packed(Path(FLAGS.model)):
+        if FLAGS.verify is not None or FLAGS.json:
+            raise ConversionError(
+                f"{FLAGS.model} is packed already: there is nothing to --verify or to report as --json"
+            )
+        _write(outputs, _contents(Path(FLAGS.model).read_bytes(), outputs))
+        _print_outputs(console, outputs)
+        return 0
     errors = Console(stderr=True)
     with errors.status(f"converting {FLAGS.model}") if errors.is_terminal else nullcontext():
-        conversion = Conversion.start(FLAGS.model, FLAGS.io)
+        conversion = Conversion.start(FLAGS.model, FLAGS.io or ("int8" if FLAGS.format == "c" else "float32"))
         result = conversion.write(FLAGS.target)
+        contents = _contents(result.tflite, outputs)
     comparisons, samples = None, 0
     if FLAGS.verify is not None:
         inputs = load_inputs(Path(FLAGS.verify), list(conversion.graph.named("inputs")))
@@ -90,16 +102,46 @@ def _run(arguments: list[str]) -> int:
             task = progress.add_task("verifying", total=1.0)
             comparisons = verify(conversion, inputs, lambda share: progress.update(task, completed=share))
         samples = len(next(iter(inputs.values())))
-    if output is not None:
-        write_atomically(output, result.tflite)
+    _write(outputs, contents)
     if FLAGS.json:
         print(to_json(result, comparisons))
     else:
-        # A pipe has no width: do not cut names there.
-        console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
         print_layers(console, result)
         if comparisons is not None:
             print_comparisons(console, comparisons, samples)
-        if output is not None:
-            console.print(f"wrote {output}", soft_wrap=True, highlight=False)
+        _print_outputs(console, outputs)
     return 0 if all(comparison.passed for comparison in comparisons or []) else DIFFERS
+
+
+def _outputs() -> list[Path]:
+    """The files to write: none without --output. Raises ConversionError where that cannot be done."""
+    is_c = FLAGS.format == "c"
+    if is_c and (FLAGS.target != "packed" or FLAGS.io == "float32"):
+        raise ConversionError("--format=c is packed layers with int8 inputs and outputs: leave out --target and --io")
+    if FLAGS.output is None:
+        return []
+    output = Path(FLAGS.output)
+    if is_c and output.suffix != ".c":
+        raise ConversionError(f"--format=c writes a .c file and a .h file beside it: --output={output} is neither")
+    outputs = [output, output.with_suffix(".h")] if is_c else [output]
+    for path in outputs:
+        check_writable(path)
+    return outputs
+
+
+def _contents(tflite: bytes, outputs: list[Path]) -> list[bytes]:
+    """Of each output."""
+    if FLAGS.format == "tflite":
+        return [tflite]
+    c = c_source(tflite, outputs[0].stem if outputs else "model")
+    return [c.source.encode(), c.header.encode()]
+
+
+def _write(outputs: list[Path], contents: list[bytes]) -> None:
+    for path, content in zip(outputs, contents, strict=False):  # no outputs: nothing is written
+        write_atomically(path, content)
+
+
+def _print_outputs(console: Console, outputs: list[Path]) -> None:
+    if outputs:
+        console.print(f"wrote {' and '.join(map(str, outputs))}", soft_wrap=True, highlight=False)
