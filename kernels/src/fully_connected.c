@@ -26,11 +26,13 @@ static void set_inputs(subbyte_inputs *inputs, const subbyte_isa *isa, const int
   const size_t rest = (size_t)features % SUBBYTE_STRIDE;
   inputs->rows = rows;
   inputs->features = features;
-  inputs->x = x;
+  for (int32_t row = 0; row < SUBBYTE_ROWS; ++row) {
+    inputs->x[row] = row < rows ? x + (ptrdiff_t)features * row : x;
+    inputs->sums[row] = 0;
+  }
   for (int32_t row = 0; row < rows; ++row) {
-    const int8_t *end = x + (ptrdiff_t)features * (row + 1);
-    memcpy(inputs->tail[row], end - rest, rest);
-    inputs->sums[row] = isa->input_sum(end - features, features);
+    memcpy(inputs->tail[row], inputs->x[row] + features - rest, rest);
+    inputs->sums[row] = isa->input_sum(inputs->x[row], features);
   }
 }
 

@@ -14,9 +14,9 @@ enum {
 
 // Rows of input. What does not fill a stride of 32 lies in the tail, with zeros behind it.
 typedef struct subbyte_inputs {
-  int32_t rows;     // 1 to 4
-  int32_t features; // of each
-  const int8_t *x;  // row r starts at x + r * features
+  int32_t rows;                  // 1 to 4
+  int32_t features;              // of each
+  const int8_t *x[SUBBYTE_ROWS]; // where each starts; beyond `rows` this is a row that exists
   int8_t tail[SUBBYTE_ROWS][SUBBYTE_STRIDE];
   int32_t sums[SUBBYTE_ROWS]; // of the inputs of each row
 } subbyte_inputs;
@@ -24,7 +24,7 @@ typedef struct subbyte_inputs {
 // The 32 inputs of a row that start with `first`, a multiple of 32.
 static inline const int8_t *subbyte_stride(const subbyte_inputs *inputs, int32_t row, int32_t first) {
   const int whole = first + SUBBYTE_STRIDE <= inputs->features;
-  return whole ? inputs->x + (ptrdiff_t)row * inputs->features + first : inputs->tail[row];
+  return whole ? inputs->x[row] + first : inputs->tail[row];
 }
 
 // Weights: panels that lie one behind the other.
