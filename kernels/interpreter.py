@@ -21,7 +21,8 @@ def Interpreter(
 
     Args:
         model_path, model_content: the .tflite file or its bytes; one of the two.
-        num_threads: of the stock ops.
+        num_threads: at most so many for an op, stock or packed. A packed layer takes a thread for about a million
+            weights times rows, so small ones have none but the caller's. None: one thread.
         **stock: every other argument of the stock interpreter.
 
     Returns:

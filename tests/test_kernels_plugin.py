@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from models import Model, chain, random_layer
 from subbyte import kernels
 from subbyte.kernels import reference
@@ -266,6 +267,35 @@ def test_an_output_that_is_a_constant_is_refused():
     interpreter = litert_interpreter(model.finish([x], [constant]))
     with pytest.raises(RuntimeError, match="written"):
         interpreter.allocate_tensors()
+
+
+def cycle_through(kind: str) -> bytes:
+    """A packed layer whose output comes to its own input, by the tensors or through other ops."""
+    layer = random_layer(np.random.default_rng(23), 8, 8)
+    model = Model()
+    x = model.input_for(layer)
+    packed = layer.pack()
+    constant = model.tensor([len(packed)], "uint8", data=packed)
+    first, second = (model.tensor([1, 8], scale=0.5) for _ in range(2))
+    if kind == "itself":
+        model.custom([first, constant], [first])
+    elif kind == "the model's input":
+        model.custom([x, constant], [x])
+    else:
+        model.custom([first, constant], [second])
+        if kind == "another layer":
+            model.custom([second, constant], [first])
+        else:
+            builtin = schema.BuiltinOperator.ADD, [second, x], [first]
+            model.op(*builtin, schema.AddOptionsT(), schema.BuiltinOptions.AddOptions)
+    return model.finish([x], [x if kind == "the model's input" else first])
+
+
+@pytest.mark.parametrize("kind", ["itself", "the model's input", "another layer", "a stock op"])
+def test_a_cycle_is_refused(make_interpreter, kind):
+    """TensorFlow's own interpreter ends the process once a delegate claims such an op."""
+    with pytest.raises(RuntimeError, match=r"op \d writes a tensor that was read before"):
+        make_interpreter(cycle_through(kind))
 
 
 def test_the_delegate_takes_no_options():

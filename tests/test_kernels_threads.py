@@ -195,11 +195,13 @@ def child(code: str, tmp_path: Path, **environment: str) -> str:
 
 def test_a_forked_process_computes_without_the_threads(tmp_path):
     code = """
-        import os, sys
+        import os, time
         for _ in range(20):
+            time.sleep(0.005)  # the threads sleep
             process = os.fork()
             if process == 0:
-                interpreter.invoke()
+                for _ in range(5):
+                    interpreter.invoke()
                 good = equal()
                 interpreter = kernels.Interpreter("model.tflite", num_threads=2)  # and the end of the first one
                 interpreter.allocate_tensors()
