@@ -36,7 +36,7 @@ class Probe:
     def __init__(self, folder: Path) -> None:
         library = folder / "probe.so"
         compiler = os.environ.get("CC", "cc").split()
-        flags = ["-std=gnu11", "-O3", "-march=native", "-shared", "-fPIC"]
+        flags = ["-std=c11", "-O3", "-march=native", "-shared", "-fPIC"]
         subprocess.run([*compiler, *flags, str(SOURCE), "-o", str(library)], check=True)
         self._library = ctypes.CDLL(str(library))
         self._library.read_words.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t)
