@@ -96,6 +96,11 @@ CORTEX_M4 = _arm32(
     ("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m4+vfp4d16sp"), _M_CLASS, arm.UC_CPU_ARM_CORTEX_M4
 )
 
+#: Armv8-M with single-precision floating point: the newest M class here, so what a Cortex-M55 runs without its vectors.
+CORTEX_M33 = _arm32(
+    ("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m33+fp_armv8d16sp"), _M_CLASS, arm.UC_CPU_ARM_CORTEX_M33
+)
+
 
 class Program:
     """A program in the memory of a processor of its own.

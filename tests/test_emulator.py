@@ -5,10 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from compilers import ROOT, ZIG, compile_c
-from emulator import ARM64_MAX, CORTEX_A7, CORTEX_A72, CORTEX_M4, Processor, Program
+from emulator import ARM64_MAX, CORTEX_A7, CORTEX_A72, CORTEX_M4, CORTEX_M33, Processor, Program
 from unicorn import UcError
 
-PROCESSORS = {"cortex-a72": CORTEX_A72, "arm64": ARM64_MAX, "cortex-a7": CORTEX_A7, "cortex-m4": CORTEX_M4}
+PROCESSORS = {
+    "cortex-a72": CORTEX_A72,
+    "arm64": ARM64_MAX,
+    "cortex-a7": CORTEX_A7,
+    "cortex-m4": CORTEX_M4,
+    "cortex-m33": CORTEX_M33,
+}
 
 
 @pytest.fixture(scope="module", params=PROCESSORS)
