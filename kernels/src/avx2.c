@@ -134,8 +134,8 @@ INLINE void store_totals(const sums *sums, int32_t row, int rows, int32_t panel,
 
 INLINE void linear_rows(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t row, int rows,
                         int32_t *to) {
-  const size_t block_bytes = 4 * (size_t)panels->channels;
   for (int32_t panel = 0; panel < panels->count; ++panel) {
+    const size_t block_bytes = 4 * (size_t)subbyte_panel_channels(panels, panel);
     sums sums;
     const uint8_t *blocks[SUBBYTE_PLANES];
     for (int plane = 0; plane < SUBBYTE_PLANES; ++plane) {
@@ -173,12 +173,13 @@ TARGET static void linear_sums(const subbyte_panels *panels, const subbyte_input
 
 // The codes of a panel for the quad of inputs that starts with `k`, from all planes.
 INLINE block gather_codes(const subbyte_panels *panels, int32_t panel, int bits, int32_t k) {
+  const size_t block_bytes = 4 * (size_t)subbyte_panel_channels(panels, panel);
   block codes = zero_block();
   int bit = 0;
   for (int plane = 0; plane < SUBBYTE_PLANES; ++plane) {
     const int width = 8 >> plane;
     if (bits & width) {
-      const size_t at = panels->steps[plane] * (size_t)panel + 4 * (size_t)panels->channels * (size_t)(k * width / 32);
+      const size_t at = panels->steps[plane] * (size_t)panel + block_bytes * (size_t)(k * width / 32);
       const block bytes = load_block(panels->planes[plane] + at);
       const block digits = digits_of(&bytes, k * width / 4 % 8, (1 << width) - 1);
       for (int i = 0; i < HALVES; ++i) {

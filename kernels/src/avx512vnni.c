@@ -26,7 +26,7 @@ typedef struct shape {
 // As many sums as there is room for.
 INLINE shape make_shape(int width, int panels, int rows) {
   const int room = MOST_SUMS / (panels * rows), places = 8 / width < room ? 8 / width : room;
-  const int chains = panels * rows == 1 ? 8 / places : 1;
+  const int chains = panels * rows < 4 ? 8 / places : 1;
   return (shape){width, panels, rows, places, chains};
 }
 
@@ -42,12 +42,12 @@ INLINE __m512i broadcast_quad(const int8_t *x) {
 
 // A digit is not shifted down: it is multiplied where it stands in its byte, and the sum is shifted in the end, which
 // is exact. No sum is larger than that of 8 bits, which fits (SUBBYTE_MAX_FEATURES).
-INLINE void add_block(const uint8_t *plane, size_t step, const int8_t *const x[SUBBYTE_ROWS], shape shape, int chain,
-                      __m512i sums[MOST_SUMS]) {
+INLINE void add_block(const uint8_t *const blocks[MOST_PANELS], const int8_t *const x[SUBBYTE_ROWS], shape shape,
+                      int chain, __m512i sums[MOST_SUMS]) {
   __m512i codes[MOST_PANELS];
   UNROLL
   for (int p = 0; p < shape.panels; ++p) {
-    codes[p] = _mm512_loadu_si512(plane + step * (size_t)p);
+    codes[p] = _mm512_loadu_si512(blocks[p]);
     __asm__("" : "+v"(codes[p])); // or gcc loads it anew for each mask
   }
   UNROLL
@@ -90,8 +90,15 @@ INLINE void add_sums(const __m512i sums[MOST_SUMS], shape shape, __m512i totals[
   }
 }
 
-INLINE void add_plane(const uint8_t *plane, size_t step, size_t block_bytes, const subbyte_inputs *inputs, shape shape,
-                      __m512i totals[MOST_PANELS * SUBBYTE_ROWS]) {
+INLINE void step_blocks(const uint8_t *blocks[MOST_PANELS], const size_t block_bytes[MOST_PANELS], int count) {
+  UNROLL
+  for (int p = 0; p < count; ++p) {
+    blocks[p] += block_bytes[p];
+  }
+}
+
+INLINE void add_plane(const uint8_t *blocks[MOST_PANELS], const size_t block_bytes[MOST_PANELS],
+                      const subbyte_inputs *inputs, shape shape, __m512i totals[MOST_PANELS * SUBBYTE_ROWS]) {
   __m512i sums[MOST_SUMS];
   UNROLL
   for (int i = 0; i < shape.chains * shape.places * shape.rows * shape.panels; ++i) {
@@ -108,8 +115,8 @@ INLINE void add_plane(const uint8_t *plane, size_t step, size_t block_bytes, con
       for (int r = 0; r < shape.rows; ++r) {
         x[r] = inputs->x[r] + first + span * block;
       }
-      add_block(plane, step, x, shape, block % shape.chains, sums);
-      plane += block_bytes;
+      add_block(blocks, x, shape, block % shape.chains, sums);
+      step_blocks(blocks, block_bytes, shape.panels);
     }
   }
 #pragma GCC unroll 1
@@ -118,8 +125,8 @@ INLINE void add_plane(const uint8_t *plane, size_t step, size_t block_bytes, con
     for (int r = 0; r < shape.rows; ++r) {
       x[r] = inputs->tail[r] + first - whole;
     }
-    add_block(plane, step, x, shape, 0, sums);
-    plane += block_bytes;
+    add_block(blocks, x, shape, 0, sums);
+    step_blocks(blocks, block_bytes, shape.panels);
   }
   add_sums(sums, shape, totals);
 }
@@ -131,13 +138,18 @@ INLINE void add_panels(const subbyte_panels *panels, int32_t first, const subbyt
   for (int i = 0; i < count * rows; ++i) {
     totals[i] = _mm512_setzero_si512();
   }
-  const size_t block_bytes = 4 * (size_t)panels->channels;
   UNROLL
   for (int plane = SUBBYTE_PLANES - 1; plane >= 0; --plane) { // the narrowest has the highest bits
     if (panels->planes[plane]) {
-      const size_t step = panels->steps[plane];
-      add_plane(panels->planes[plane] + step * (size_t)first, step, block_bytes, inputs,
-                make_shape(8 >> plane, count, rows), totals);
+      const uint8_t *blocks[MOST_PANELS];
+      size_t block_bytes[MOST_PANELS];
+      UNROLL
+      for (int p = 0; p < count; ++p) {
+        blocks[p] = panels->planes[plane] + panels->steps[plane] * (size_t)(first + p);
+        // All but the last are known to be whole.
+        block_bytes[p] = p < count - 1 ? SUBBYTE_BLOCK_BYTES : 4 * (size_t)subbyte_panel_channels(panels, first + p);
+      }
+      add_plane(blocks, block_bytes, inputs, make_shape(8 >> plane, count, rows), totals);
     }
   }
   UNROLL
@@ -155,6 +167,9 @@ TARGET static void linear_sums(const subbyte_panels *panels, const subbyte_input
     for (; panel + 4 <= panels->count; panel += 4) {
       add_panels(panels, panel, inputs, 4, 1, sums);
     }
+    for (; panel + 2 <= panels->count; panel += 2) {
+      add_panels(panels, panel, inputs, 2, 1, sums);
+    }
     for (; panel < panels->count; ++panel) {
       add_panels(panels, panel, inputs, 1, 1, sums);
     }
@@ -169,15 +184,14 @@ TARGET static void linear_sums(const subbyte_panels *panels, const subbyte_input
 }
 
 // The codes of a panel for the quad of inputs that starts with `k`, from all planes.
-INLINE __m512i gather_codes(const subbyte_panels *panels, const uint8_t *const blocks[SUBBYTE_PLANES], int bits,
-                            int k) {
+INLINE __m512i gather_codes(const uint8_t *const blocks[SUBBYTE_PLANES], size_t block_bytes, int bits, int k) {
   __m512i codes = _mm512_setzero_si512();
   int bit = 0;
   UNROLL
   for (int plane = 0; plane < SUBBYTE_PLANES; ++plane) {
     const int width = 8 >> plane;
     if (bits & width) {
-      const __m512i block = _mm512_loadu_si512(blocks[plane] + 4 * panels->channels * (k * width / 32));
+      const __m512i block = _mm512_loadu_si512(blocks[plane] + block_bytes * (size_t)(k * width / 32));
       const __m512i mask = _mm512_set1_epi8((char)((1 << width) - 1));
       const __m512i digits = _mm512_and_si512(_mm512_srli_epi16(block, (uint8_t)(k * width / 4 % 8)), mask);
       codes = _mm512_or_si512(codes, _mm512_slli_epi16(digits, (uint8_t)bit));
@@ -207,6 +221,7 @@ INLINE __m512i look_up(__m512i codes, int bits, const __m512i entries[16]) {
 INLINE void add_codebook(const subbyte_panels *panels, int32_t panel, int bits, const __m512i entries[16],
                          const subbyte_inputs *inputs, int rows, int32_t *sums) {
   const int chains = SUBBYTE_ROWS / rows;
+  const size_t block_bytes = 4 * (size_t)subbyte_panel_channels(panels, panel);
   const uint8_t *blocks[SUBBYTE_PLANES];
   for (int plane = 0; plane < SUBBYTE_PLANES; ++plane) {
     blocks[plane] = panels->planes[plane] ? panels->planes[plane] + panels->steps[plane] * (size_t)panel : NULL;
@@ -224,7 +239,7 @@ INLINE void add_codebook(const subbyte_panels *panels, int32_t panel, int bits, 
     UNROLL
     for (int quad = 0; quad < SUBBYTE_STRIDE / 4; ++quad) {
       if (4 * quad < rest) {
-        const __m512i values = look_up(gather_codes(panels, blocks, bits, 4 * quad), bits, entries);
+        const __m512i values = look_up(gather_codes(blocks, block_bytes, bits, 4 * quad), bits, entries);
         UNROLL
         for (int r = 0; r < rows; ++r) {
           const int8_t *x = subbyte_stride(inputs, r, first);
@@ -234,7 +249,7 @@ INLINE void add_codebook(const subbyte_panels *panels, int32_t panel, int bits, 
       }
     }
     for (int plane = 0; plane < SUBBYTE_PLANES; ++plane) { // a stride has as many blocks as the plane has bits
-      blocks[plane] = blocks[plane] ? blocks[plane] + 4 * panels->channels * (8 >> plane) : NULL;
+      blocks[plane] = blocks[plane] ? blocks[plane] + block_bytes * (8 >> plane) : NULL;
     }
   }
   UNROLL

@@ -14,21 +14,24 @@
 #define SUBBYTE_FINISH_INLINE static inline
 #endif
 
+// Loops run over whole vectors: to a multiple of 16 channels, of which those beyond the last have zeros.
 SUBBYTE_FINISH_INLINE void subbyte_load_biases(const subbyte_header *header, const uint8_t *layer, int32_t first,
                                                int32_t channels, uint32_t biases[SUBBYTE_TILE]) {
   const size_t width = subbyte_bias_bytes(header);
   const uint8_t *section = layer + header->bias_offset + width * (size_t)first;
-  const int32_t shift = header->bias_shift;
+  const int32_t shift = header->bias_shift, padded = subbyte_whole_panels(channels);
   if (header->bias_type == SUBBYTE_BIAS_INT32) {
+    memset(biases + padded - SUBBYTE_PANEL, 0, sizeof *biases * SUBBYTE_PANEL);
     memcpy(biases, section, width * (size_t)channels);
-    for (int32_t c = 0; c < channels; ++c) {
+    for (int32_t c = 0; c < padded; ++c) {
       biases[c] <<= shift;
     }
     return;
   }
   int16_t narrow[SUBBYTE_TILE];
+  memset(narrow + padded - SUBBYTE_PANEL, 0, sizeof *narrow * SUBBYTE_PANEL);
   memcpy(narrow, section, width * (size_t)channels);
-  for (int32_t c = 0; c < channels; ++c) {
+  for (int32_t c = 0; c < padded; ++c) {
     biases[c] = (uint32_t)narrow[c] << shift;
   }
 }
@@ -37,17 +40,20 @@ SUBBYTE_FINISH_INLINE void subbyte_load_multipliers(const subbyte_header *header
                                                     int32_t channels, float multipliers[SUBBYTE_TILE]) {
   const size_t width = subbyte_multiplier_bytes(header);
   const uint8_t *section = layer + header->multiplier_offset + width * (size_t)first;
+  const int32_t padded = subbyte_whole_panels(channels);
   if (header->multiplier_type == SUBBYTE_MULTIPLIER_FLOAT32) {
+    memset(multipliers + padded - SUBBYTE_PANEL, 0, sizeof *multipliers * SUBBYTE_PANEL);
     memcpy(multipliers, section, width * (size_t)channels);
     return;
   }
   uint16_t middle[SUBBYTE_TILE];
   uint32_t bits[SUBBYTE_TILE];
+  memset(middle + padded - SUBBYTE_PANEL, 0, sizeof *middle * SUBBYTE_PANEL);
   memcpy(middle, section, width * (size_t)channels);
-  for (int32_t c = 0; c < channels; ++c) {
+  for (int32_t c = 0; c < padded; ++c) {
     bits[c] = (uint32_t)middle[c] << 14;
   }
-  memcpy(multipliers, bits, sizeof *bits * (size_t)channels);
+  memcpy(multipliers, bits, sizeof *bits * (size_t)padded);
 }
 
 // codes[c] = clamp(rint((step * sums[c] + offset + biases[c]) * multipliers[c]) + output_zero_point), ties to even.
@@ -60,15 +66,19 @@ SUBBYTE_FINISH_INLINE void subbyte_requantize(const subbyte_header *header, int3
                                               uint32_t step, uint32_t offset, const uint32_t *biases,
                                               const float *multipliers, int8_t *codes) {
   const float magic = 12582912.0f;
-  const int32_t zero_point = header->output_zero_point;
+  const int32_t zero_point = header->output_zero_point, padded = subbyte_whole_panels(channels);
   const float smallest = (float)(header->clamp_min - zero_point), largest = (float)(header->clamp_max - zero_point);
-  for (int32_t c = 0; c < channels; ++c) {
+  int32_t wide[SUBBYTE_TILE];
+  for (int32_t c = 0; c < padded; ++c) {
     const int32_t sum = (int32_t)(step * (uint32_t)sums[c] + offset + biases[c]);
     float value = (float)sum * multipliers[c];
     value = value > smallest ? value : smallest;
     value = value < largest ? value : largest;
     const float rounded = (value + magic) - magic;
-    codes[c] = (int8_t)((int32_t)rounded + zero_point);
+    wide[c] = (int32_t)rounded + zero_point;
+  }
+  for (int32_t c = 0; c < channels; ++c) {
+    codes[c] = (int8_t)wide[c];
   }
 }
 

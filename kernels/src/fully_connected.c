@@ -1,22 +1,44 @@
 // The fully connected layer: which weights meet which inputs, around the loops of a variant.
 #include "isa.h"
 
-// The panels of output channels [first, first + channels): whole ones, or a single one.
-static subbyte_panels find_panels(const subbyte_header *header, const uint8_t *layer, const int8_t *codebook,
-                                  int32_t first, int32_t channels) {
-  subbyte_panels panels = {
-      .count = (channels + SUBBYTE_PANEL - 1) / SUBBYTE_PANEL,
-      .channels = channels < SUBBYTE_PANEL ? channels : SUBBYTE_PANEL,
-      .weight_bits = header->weight_bits,
-      .codebook = codebook,
-  };
+static int32_t smaller(int32_t left, int32_t right) {
+  return left < right ? left : right;
+}
+
+typedef struct call {
+  const subbyte_isa *isa;
+  const uint8_t *layer;
+  subbyte_header header;
+  subbyte_sums *sums;
+  size_t channel_bytes[SUBBYTE_PLANES]; // of the plane
+  int8_t codebook[256];
+} call;
+
+static void start_call(call *call, const void *layer, const subbyte_isa *isa) {
+  call->isa = isa;
+  call->layer = layer;
+  call->header = subbyte_load_header(layer);
+  call->sums = isa->linear_sums;
+  for (int32_t plane = 0; plane < SUBBYTE_PLANES; ++plane) { // 4 bytes of every block
+    call->channel_bytes[plane] = 4 * (size_t)subbyte_blocks(call->header.input_features, subbyte_plane_width(plane));
+  }
+  if (call->header.decode == SUBBYTE_CODEBOOK) {
+    call->sums = isa->codebook_sums;
+    memset(call->codebook, 0, sizeof call->codebook);
+    memcpy(call->codebook, call->layer + call->header.codebook_offset, (size_t)1 << call->header.weight_bits);
+  }
+}
+
+static subbyte_panels find_panels(const call *call, int32_t first, int32_t channels) {
+  subbyte_panels panels;
+  panels.count = subbyte_whole_panels(channels) / SUBBYTE_PANEL;
+  panels.channels = channels;
+  panels.weight_bits = call->header.weight_bits;
+  panels.codebook = call->codebook;
   for (int32_t plane = 0; plane < SUBBYTE_PLANES; ++plane) {
-    if (header->plane_offset[plane]) {
-      // A channel has 4 bytes in every block.
-      const size_t channel_bytes = 4 * (size_t)subbyte_blocks(header->input_features, subbyte_plane_width(plane));
-      panels.planes[plane] = layer + header->plane_offset[plane] + channel_bytes * (size_t)first;
-      panels.steps[plane] = channel_bytes * SUBBYTE_PANEL;
-    }
+    const uint32_t offset = call->header.plane_offset[plane];
+    panels.planes[plane] = offset ? call->layer + offset + call->channel_bytes[plane] * (size_t)first : NULL;
+    panels.steps[plane] = SUBBYTE_PANEL * call->channel_bytes[plane];
   }
   return panels;
 }
@@ -36,42 +58,22 @@ static void set_inputs(subbyte_inputs *inputs, const subbyte_isa *isa, const int
   }
 }
 
-static void compute_rows(const subbyte_header *header, const uint8_t *layer, const int8_t *codebook, int32_t first,
-                         int32_t channels, const subbyte_inputs *inputs, int8_t *output, const subbyte_isa *isa) {
-  int32_t sums[SUBBYTE_ROWS * SUBBYTE_TILE];
-  subbyte_sums *const compute = codebook ? isa->codebook_sums : isa->linear_sums;
-  const int32_t last = channels % SUBBYTE_PANEL, whole = channels - last;
-  if (whole > 0) {
-    const subbyte_panels panels = find_panels(header, layer, codebook, first, whole);
-    compute(&panels, inputs, sums);
-  }
-  if (last > 0) {
-    const subbyte_panels panels = find_panels(header, layer, codebook, first + whole, last);
-    compute(&panels, inputs, sums + whole);
-  }
-  isa->finish(header, layer, first, channels, inputs, sums, output);
-}
-
 void subbyte_fully_connected_channels(const void *layer, const int8_t *input, int32_t rows, int8_t *output,
                                       const subbyte_isa *isa, int32_t first, int32_t last) {
-  const subbyte_header header = subbyte_load_header(layer);
-  const int32_t features = header.input_features;
-  int8_t codebook[256];
-  const int is_codebook = header.decode == SUBBYTE_CODEBOOK;
-  if (is_codebook) {
-    memset(codebook, 0, sizeof codebook);
-    memcpy(codebook, (const uint8_t *)layer + header.codebook_offset, (size_t)1 << header.weight_bits);
-  }
+  call call;
+  start_call(&call, layer, isa);
   subbyte_inputs inputs;
   memset(inputs.tail, 0, sizeof inputs.tail); // every row leaves the end of its tail alone
-  // A tile of weights stays in the cache while all rows pass.
-  for (int32_t tile = first; tile < last; tile += SUBBYTE_TILE) {
-    const int32_t channels = last - tile < SUBBYTE_TILE ? last - tile : SUBBYTE_TILE;
+  const int32_t features = call.header.input_features;
+  for (int32_t tile = first; tile < last; tile += SUBBYTE_TILE) { // its weights stay in the cache for all rows
+    const int32_t channels = smaller(last - tile, SUBBYTE_TILE);
+    const subbyte_panels panels = find_panels(&call, tile, channels);
     for (int32_t row = 0; row < rows; row += SUBBYTE_ROWS) {
-      set_inputs(&inputs, isa, input + (ptrdiff_t)features * row, rows - row < SUBBYTE_ROWS ? rows - row : SUBBYTE_ROWS,
-                 features);
-      compute_rows(&header, layer, is_codebook ? codebook : NULL, tile, channels, &inputs,
-                   output + (ptrdiff_t)header.output_channels * row + tile, isa);
+      int32_t sums[SUBBYTE_ROWS * SUBBYTE_TILE];
+      set_inputs(&inputs, isa, input + (ptrdiff_t)features * row, smaller(rows - row, SUBBYTE_ROWS), features);
+      call.sums(&panels, &inputs, sums);
+      isa->finish(&call.header, call.layer, tile, channels, &inputs, sums,
+                  output + (ptrdiff_t)call.header.output_channels * row + tile);
     }
   }
 }

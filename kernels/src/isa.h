@@ -27,20 +27,26 @@ static inline const int8_t *subbyte_stride(const subbyte_inputs *inputs, int32_t
   return whole ? inputs->x[row] + first : inputs->tail[row];
 }
 
-// Weights: panels that lie one behind the other.
+// Weights: panels of 16 output channels that lie one behind the other. The last may have fewer.
 typedef struct subbyte_panels {
   const uint8_t *planes[SUBBYTE_PLANES]; // of 8, 4, 2 and 1 bits: the blocks of the first panel; NULL for no such bits
   size_t steps[SUBBYTE_PLANES];          // bytes from a panel to the next
-  int32_t count;                         // 1 to 8
-  int32_t channels;                      // of each panel: 16, or fewer where count is 1; a block has 4 bytes for each
+  int32_t count;                         // of panels: 1 to 8
+  int32_t channels;                      // of all panels
   int32_t weight_bits;
-  const int8_t *codebook; // 256 values, the code's own 2^weight_bits first; NULL: a code is its value
+  const int8_t *codebook; // 256 values, the code's own 2^weight_bits first; of a linear layer nothing
 } subbyte_panels;
+
+// Of one panel. Its blocks have 4 bytes for each.
+static inline int32_t subbyte_panel_channels(const subbyte_panels *panels, int32_t panel) {
+  const int32_t rest = panels->channels - SUBBYTE_PANEL * panel;
+  return rest < SUBBYTE_PANEL ? rest : SUBBYTE_PANEL;
+}
 
 // sums[128 * r + c] = sum_k value(code[c, k]) * x[r, k], for channel c of the panels.
 //
-// Blocks may be read as 64 bytes where channels < 16. All 16 channels of a panel and all 4 rows may be written: sums
-// beyond `channels` and `rows` may take any value.
+// 64 bytes of a shorter block may be read. All 16 sums of a panel are written, those beyond its channels with any
+// value; so may be those of rows beyond `rows`.
 typedef void subbyte_sums(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *sums);
 
 struct subbyte_isa {

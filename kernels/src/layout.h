@@ -36,6 +36,11 @@ static inline uint32_t subbyte_blocks(int32_t features, int32_t width) {
   return ((uint32_t)features * (uint32_t)width + 31) / 32;
 }
 
+// Channels of the panels that hold `channels`.
+static inline int32_t subbyte_whole_panels(int32_t channels) {
+  return (channels + SUBBYTE_PANEL - 1) / SUBBYTE_PANEL * SUBBYTE_PANEL;
+}
+
 static inline size_t subbyte_multiplier_bytes(const subbyte_header *header) {
   return header->multiplier_type == SUBBYTE_MULTIPLIER_UFLOAT16 ? 2 : 4;
 }

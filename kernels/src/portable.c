@@ -66,12 +66,12 @@ void subbyte_portable_linear_sums(const subbyte_panels *panels, const subbyte_in
   static add_plane_function *const add[SUBBYTE_PLANES] = {add_plane_8, add_plane_4, add_plane_2, add_plane_1};
   for (int32_t row = 0; row < inputs->rows; ++row) {
     for (int32_t panel = 0; panel < panels->count; ++panel) {
+      const int32_t channels = subbyte_panel_channels(panels, panel);
       int32_t *panel_sums = sums + SUBBYTE_TILE * row + SUBBYTE_PANEL * panel;
       memset(panel_sums, 0, sizeof *sums * SUBBYTE_PANEL);
       for (int32_t plane = SUBBYTE_PLANES - 1; plane >= 0; --plane) { // the narrowest has the highest bits
         if (panels->planes[plane]) {
-          add[plane](panels->planes[plane] + panels->steps[plane] * (size_t)panel, panels->channels, inputs, row,
-                     panel_sums);
+          add[plane](panels->planes[plane] + panels->steps[plane] * (size_t)panel, channels, inputs, row, panel_sums);
         }
       }
     }
@@ -79,14 +79,14 @@ void subbyte_portable_linear_sums(const subbyte_panels *panels, const subbyte_in
 }
 
 // The code of one channel of a panel for input `k`.
-static inline uint8_t load_code(const subbyte_panels *panels, int32_t panel, int32_t c, int32_t k) {
+static inline uint8_t load_code(const subbyte_panels *panels, int32_t panel, int32_t channels, int32_t c, int32_t k) {
   uint32_t code = 0;
   int32_t bit = 0;
   for (int32_t plane = 0; plane < SUBBYTE_PLANES; ++plane) {
     if (panels->planes[plane]) {
       const int32_t width = subbyte_plane_width(plane), span = 32 / width, field = k % span / QUAD * width;
       const uint8_t *blocks = panels->planes[plane] + panels->steps[plane] * (size_t)panel;
-      const uint32_t byte = blocks[QUAD * (k / span * panels->channels + c) + k % QUAD];
+      const uint32_t byte = blocks[QUAD * (k / span * channels + c) + k % QUAD];
       code |= (byte >> field & ((1u << width) - 1)) << bit;
       bit += width;
     }
@@ -96,12 +96,13 @@ static inline uint8_t load_code(const subbyte_panels *panels, int32_t panel, int
 
 void subbyte_portable_codebook_sums(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *sums) {
   for (int32_t panel = 0; panel < panels->count; ++panel) {
+    const int32_t channels = subbyte_panel_channels(panels, panel);
     for (int32_t row = 0; row < inputs->rows; ++row) {
       memset(sums + SUBBYTE_TILE * row + SUBBYTE_PANEL * panel, 0, sizeof *sums * SUBBYTE_PANEL);
     }
     for (int32_t k = 0; k < inputs->features; ++k) {
-      for (int32_t c = 0; c < panels->channels; ++c) {
-        const int8_t weight = panels->codebook[load_code(panels, panel, c, k)];
+      for (int32_t c = 0; c < channels; ++c) {
+        const int8_t weight = panels->codebook[load_code(panels, panel, channels, c, k)];
         for (int32_t row = 0; row < inputs->rows; ++row) {
           const int8_t x = subbyte_stride(inputs, row, k - k % SUBBYTE_STRIDE)[k % SUBBYTE_STRIDE];
           sums[SUBBYTE_TILE * row + SUBBYTE_PANEL * panel + c] += weight * x;
