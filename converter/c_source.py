@@ -105,8 +105,8 @@ def is_packed(path: Path) -> bool:
 def _chain(graph: Graph) -> list[_Layer]:
     ends = {"input": (graph.inputs, "QuantInput"), "output": (graph.outputs, "QuantActivation")}
     for side, (tensors, quantizer) in ends.items():
-        if len(tensors) != 1:
-            raise ConversionError(f"a model in C has one {side}, and this one has {len(tensors)}")
+        if len(set(tensors)) != 1:
+            raise ConversionError(f"a model in C has one {side}, and this one has {len(set(tensors))}")
         if graph.quantization(tensors[0]) is None:
             raise ConversionError(
                 f"{side} {graph.name(tensors[0])} is not int8, as a model in C needs it: put {quantizer} there"
