@@ -14,46 +14,35 @@
 #define SUBBYTE_FINISH_INLINE static inline
 #endif
 
-// Loops run over whole vectors: to a multiple of 16 channels, of which those beyond the last have zeros.
-SUBBYTE_FINISH_INLINE void subbyte_load_biases(const subbyte_header *header, const uint8_t *layer, int32_t first,
-                                               int32_t channels, uint32_t biases[SUBBYTE_TILE]) {
-  const size_t width = subbyte_bias_bytes(header);
-  const uint8_t *section = layer + header->bias_offset + width * (size_t)first;
-  const int32_t shift = header->bias_shift, padded = subbyte_whole_panels(channels);
-  if (header->bias_type == SUBBYTE_BIAS_INT32) {
-    memset(biases + padded - SUBBYTE_PANEL, 0, sizeof *biases * SUBBYTE_PANEL);
-    memcpy(biases, section, width * (size_t)channels);
-    for (int32_t c = 0; c < padded; ++c) {
-      biases[c] <<= shift;
-    }
-    return;
+// Consecutive panels, and the first of their records, which have 16 or 32 bits a channel.
+typedef struct subbyte_records {
+  const uint8_t *biases, *multipliers;
+  int32_t first, channels; // a multiple of 16, so that loops run over whole vectors
+} subbyte_records;
+
+SUBBYTE_FINISH_INLINE uint32_t subbyte_bias(const uint8_t *biases, int type, int32_t shift, int32_t c) {
+  if (type == SUBBYTE_BIAS_INT32) {
+    uint32_t bias;
+    memcpy(&bias, biases + sizeof bias * (size_t)c, sizeof bias);
+    return bias << shift;
   }
-  int16_t narrow[SUBBYTE_TILE];
-  memset(narrow + padded - SUBBYTE_PANEL, 0, sizeof *narrow * SUBBYTE_PANEL);
-  memcpy(narrow, section, width * (size_t)channels);
-  for (int32_t c = 0; c < padded; ++c) {
-    biases[c] = (uint32_t)narrow[c] << shift;
-  }
+  int16_t bias;
+  memcpy(&bias, biases + sizeof bias * (size_t)c, sizeof bias);
+  return (uint32_t)bias << shift;
 }
 
-SUBBYTE_FINISH_INLINE void subbyte_load_multipliers(const subbyte_header *header, const uint8_t *layer, int32_t first,
-                                                    int32_t channels, float multipliers[SUBBYTE_TILE]) {
-  const size_t width = subbyte_multiplier_bytes(header);
-  const uint8_t *section = layer + header->multiplier_offset + width * (size_t)first;
-  const int32_t padded = subbyte_whole_panels(channels);
-  if (header->multiplier_type == SUBBYTE_MULTIPLIER_FLOAT32) {
-    memset(multipliers + padded - SUBBYTE_PANEL, 0, sizeof *multipliers * SUBBYTE_PANEL);
-    memcpy(multipliers, section, width * (size_t)channels);
-    return;
+SUBBYTE_FINISH_INLINE float subbyte_multiplier(const uint8_t *multipliers, int type, int32_t c) {
+  uint32_t bits;
+  if (type == SUBBYTE_MULTIPLIER_FLOAT32) {
+    memcpy(&bits, multipliers + sizeof bits * (size_t)c, sizeof bits);
+  } else {
+    uint16_t middle;
+    memcpy(&middle, multipliers + sizeof middle * (size_t)c, sizeof middle);
+    bits = (uint32_t)middle << 14;
   }
-  uint16_t middle[SUBBYTE_TILE];
-  uint32_t bits[SUBBYTE_TILE];
-  memset(middle + padded - SUBBYTE_PANEL, 0, sizeof *middle * SUBBYTE_PANEL);
-  memcpy(middle, section, width * (size_t)channels);
-  for (int32_t c = 0; c < padded; ++c) {
-    bits[c] = (uint32_t)middle[c] << 14;
-  }
-  memcpy(multipliers, bits, sizeof *bits * (size_t)padded);
+  float multiplier;
+  memcpy(&multiplier, &bits, sizeof multiplier);
+  return multiplier;
 }
 
 // codes[c] = clamp(rint((step * sums[c] + offset + biases[c]) * multipliers[c]) + output_zero_point), ties to even.
@@ -62,23 +51,31 @@ SUBBYTE_FINISH_INLINE void subbyte_load_multipliers(const subbyte_header *header
 // exact. Clamping before the rounding gives the same code, since the ends are integers, and makes whatever the product
 // is, NaN included, small enough for it: 1.5 * 2^23 has a unit in the last place of 1, so adding it rounds as the
 // processor does.
-SUBBYTE_FINISH_INLINE void subbyte_requantize(const subbyte_header *header, int32_t channels, const int32_t *sums,
-                                              uint32_t step, uint32_t offset, const uint32_t *biases,
-                                              const float *multipliers, int8_t *codes) {
+SUBBYTE_FINISH_INLINE void subbyte_requantize(const subbyte_header *header, const subbyte_records *records,
+                                              int bias_type, int multiplier_type, const int32_t *sums, uint32_t offset,
+                                              int32_t *codes) {
   const float magic = 12582912.0f;
-  const int32_t zero_point = header->output_zero_point, padded = subbyte_whole_panels(channels);
+  const int32_t zero_point = header->output_zero_point, shift = header->bias_shift;
+  const uint32_t step = header->decode == SUBBYTE_LINEAR ? (uint32_t)header->code_step : 1;
   const float smallest = (float)(header->clamp_min - zero_point), largest = (float)(header->clamp_max - zero_point);
-  int32_t wide[SUBBYTE_TILE];
-  for (int32_t c = 0; c < padded; ++c) {
-    const int32_t sum = (int32_t)(step * (uint32_t)sums[c] + offset + biases[c]);
-    float value = (float)sum * multipliers[c];
+  for (int32_t c = 0; c < records->channels; ++c) {
+    const uint32_t bias = subbyte_bias(records->biases, bias_type, shift, c);
+    const int32_t sum = (int32_t)(step * (uint32_t)sums[c] + offset + bias);
+    float value = (float)sum * subbyte_multiplier(records->multipliers, multiplier_type, c);
     value = value > smallest ? value : smallest;
     value = value < largest ? value : largest;
     const float rounded = (value + magic) - magic;
-    wide[c] = (int32_t)rounded + zero_point;
+    codes[c] = (int32_t)rounded + zero_point;
   }
-  for (int32_t c = 0; c < channels; ++c) {
-    codes[c] = (int8_t)wide[c];
+}
+
+SUBBYTE_FINISH_INLINE void subbyte_finish_panels(const subbyte_header *header, const subbyte_records *records,
+                                                 const int32_t *sums, uint32_t offset, int32_t *codes) {
+  const int bias_type = header->bias_type, multiplier_type = header->multiplier_type;
+  if (bias_type == SUBBYTE_BIAS_INT16 && multiplier_type == SUBBYTE_MULTIPLIER_UFLOAT16) { // as what we train has
+    subbyte_requantize(header, records, SUBBYTE_BIAS_INT16, SUBBYTE_MULTIPLIER_UFLOAT16, sums, offset, codes);
+  } else {
+    subbyte_requantize(header, records, bias_type, multiplier_type, sums, offset, codes);
   }
 }
 
@@ -86,16 +83,26 @@ SUBBYTE_FINISH_INLINE void subbyte_requantize(const subbyte_header *header, int3
 SUBBYTE_FINISH_INLINE void subbyte_finish_rows(const subbyte_header *header, const uint8_t *layer, int32_t first,
                                                int32_t channels, const subbyte_inputs *inputs, const int32_t *sums,
                                                int8_t *output) {
-  uint32_t biases[SUBBYTE_TILE];
-  float multipliers[SUBBYTE_TILE];
-  subbyte_load_biases(header, layer, first, channels, biases);
-  subbyte_load_multipliers(header, layer, first, channels, multipliers);
-  const int is_linear = header->decode == SUBBYTE_LINEAR;
-  const uint32_t step = is_linear ? (uint32_t)header->code_step : 1;
+  const size_t bias_bytes = subbyte_bias_bytes(header), multiplier_bytes = subbyte_multiplier_bytes(header);
+  const uint8_t *biases = layer + header->bias_offset + bias_bytes * (size_t)first;
+  const uint8_t *multipliers = layer + header->multiplier_offset + multiplier_bytes * (size_t)first;
+  const int32_t rest = channels % SUBBYTE_PANEL, whole = channels - rest;
+  uint8_t last_biases[4 * SUBBYTE_PANEL] = {0}, last_multipliers[4 * SUBBYTE_PANEL] = {0}; // of a shorter panel
+  memcpy(last_biases, biases + bias_bytes * (size_t)whole, bias_bytes * (size_t)rest);
+  memcpy(last_multipliers, multipliers + multiplier_bytes * (size_t)whole, multiplier_bytes * (size_t)rest);
+  const subbyte_records records[2] = {{biases, multipliers, 0, whole},
+                                      {last_biases, last_multipliers, whole, subbyte_whole_panels(rest)}};
   for (int32_t row = 0; row < inputs->rows; ++row) {
-    const uint32_t offset = is_linear ? (uint32_t)(header->code_offset * inputs->sums[row]) : 0;
-    subbyte_requantize(header, channels, sums + (ptrdiff_t)SUBBYTE_TILE * row, step, offset, biases, multipliers,
-                       output + (ptrdiff_t)header->output_channels * row);
+    int32_t codes[SUBBYTE_TILE];
+    const int32_t *row_sums = sums + (ptrdiff_t)SUBBYTE_TILE * row;
+    const uint32_t offset = header->decode == SUBBYTE_LINEAR ? (uint32_t)(header->code_offset * inputs->sums[row]) : 0;
+    for (int i = 0; i < 2; ++i) {
+      subbyte_finish_panels(header, &records[i], row_sums + records[i].first, offset, codes + records[i].first);
+    }
+    int8_t *to = output + (ptrdiff_t)header->output_channels * row;
+    for (int32_t c = 0; c < channels; ++c) {
+      to[c] = (int8_t)codes[c];
+    }
   }
 }
 

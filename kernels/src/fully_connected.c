@@ -51,6 +51,7 @@ static void set_inputs(subbyte_inputs *inputs, const subbyte_isa *isa, const int
   for (int32_t row = 0; row < SUBBYTE_ROWS; ++row) {
     inputs->x[row] = row < rows ? x + (ptrdiff_t)features * row : x;
     inputs->sums[row] = 0;
+    memset(inputs->tail[row], 0, SUBBYTE_STRIDE);
   }
   for (int32_t row = 0; row < rows; ++row) {
     memcpy(inputs->tail[row], inputs->x[row] + features - rest, rest);
@@ -63,14 +64,15 @@ void subbyte_fully_connected_channels(const void *layer, const int8_t *input, in
   call call;
   start_call(&call, layer, isa);
   subbyte_inputs inputs;
-  memset(inputs.tail, 0, sizeof inputs.tail); // every row leaves the end of its tail alone
   const int32_t features = call.header.input_features;
   for (int32_t tile = first; tile < last; tile += SUBBYTE_TILE) { // its weights stay in the cache for all rows
     const int32_t channels = smaller(last - tile, SUBBYTE_TILE);
     const subbyte_panels panels = find_panels(&call, tile, channels);
     for (int32_t row = 0; row < rows; row += SUBBYTE_ROWS) {
       int32_t sums[SUBBYTE_ROWS * SUBBYTE_TILE];
-      set_inputs(&inputs, isa, input + (ptrdiff_t)features * row, smaller(rows - row, SUBBYTE_ROWS), features);
+      if (tile == first || rows > SUBBYTE_ROWS) { // or they are those of the last tile
+        set_inputs(&inputs, isa, input + (ptrdiff_t)features * row, smaller(rows - row, SUBBYTE_ROWS), features);
+      }
       call.sums(&panels, &inputs, sums);
       isa->finish(&call.header, call.layer, tile, channels, &inputs, sums,
                   output + (ptrdiff_t)call.header.output_channels * row + tile);

@@ -5,6 +5,11 @@ static const subbyte_isa *const isas[] = {
 #if defined(SUBBYTE_X86)
     &subbyte_avx512vnni,
     &subbyte_avx2,
+#elif defined(SUBBYTE_ARM64)
+    &subbyte_neon_dotprod,
+#endif
+#if defined(SUBBYTE_NEON)
+    &subbyte_neon,
 #endif
     &subbyte_portable, // last: it runs everywhere and defines correct
 };

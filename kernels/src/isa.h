@@ -7,8 +7,13 @@
 #include "layout.h"
 
 enum {
-  SUBBYTE_ROWS = 4,                                   // of input that share a decoded vector of weights
-  SUBBYTE_TILE_PANELS = 8,                            // that are computed at once
+  SUBBYTE_ROWS = 4, // of input that share a decoded vector of weights
+// Panels that are computed at once. All that is kept on the stack for them takes about 10 KB, or 2 KB without vectors.
+#if UINTPTR_MAX > UINT32_MAX || defined(__ARM_NEON)
+  SUBBYTE_TILE_PANELS = 16,
+#else
+  SUBBYTE_TILE_PANELS = 2,
+#endif
   SUBBYTE_TILE = SUBBYTE_TILE_PANELS * SUBBYTE_PANEL, // their output channels
 };
 
@@ -31,7 +36,7 @@ static inline const int8_t *subbyte_stride(const subbyte_inputs *inputs, int32_t
 typedef struct subbyte_panels {
   const uint8_t *planes[SUBBYTE_PLANES]; // of 8, 4, 2 and 1 bits: the blocks of the first panel; NULL for no such bits
   size_t steps[SUBBYTE_PLANES];          // bytes from a panel to the next
-  int32_t count;                         // of panels: 1 to 8
+  int32_t count;                         // of panels: 1 to SUBBYTE_TILE_PANELS
   int32_t channels;                      // of all panels
   int32_t weight_bits;
   const int8_t *codebook; // 256 values, the code's own 2^weight_bits first; of a linear layer nothing
@@ -43,7 +48,7 @@ static inline int32_t subbyte_panel_channels(const subbyte_panels *panels, int32
   return rest < SUBBYTE_PANEL ? rest : SUBBYTE_PANEL;
 }
 
-// sums[128 * r + c] = sum_k value(code[c, k]) * x[r, k], for channel c of the panels.
+// sums[SUBBYTE_TILE * r + c] = sum_k value(code[c, k]) * x[r, k], for channel c of the panels.
 //
 // 64 bytes of a shorter block may be read. All 16 sums of a panel are written, those beyond its channels with any
 // value; so may be those of rows beyond `rows`.
@@ -63,6 +68,15 @@ struct subbyte_isa {
 #if defined(__x86_64__) && defined(__GNUC__)
 #define SUBBYTE_X86
 extern const subbyte_isa subbyte_avx512vnni, subbyte_avx2;
+#elif defined(__aarch64__) && defined(__GNUC__)
+#define SUBBYTE_ARM64
+extern const subbyte_isa subbyte_neon_dotprod;
+#endif
+
+// On 32-bit Arm if all of the program may use it: -mfpu=neon, or Android.
+#if defined(__ARM_NEON) && defined(__GNUC__)
+#define SUBBYTE_NEON
+extern const subbyte_isa subbyte_neon;
 #endif
 
 extern const subbyte_isa subbyte_portable;
