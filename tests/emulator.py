@@ -23,7 +23,7 @@ from unicorn import arm_const as arm
 PAGE = 4096
 #: Addresses that no program is linked to: calls return to the first, the stack ends at the second, arrays follow.
 _RETURN, _STACK, _ARRAYS = 0x6FFF0000, 0x70000000, 0x71000000
-_STACK_BYTES = 1 << 20
+_STACK_BYTES, _UNUSED = 1 << 16, 0xA5
 
 
 @dataclass(frozen=True)
@@ -166,12 +166,19 @@ class Program:
                 self._uc.mem_unmap(start, size)
         return result
 
+    @property
+    def stack_bytes(self) -> int:
+        """How deep the last `call` went into its stack."""
+        stack = np.frombuffer(bytes(self._uc.mem_read(_STACK - _STACK_BYTES, _STACK_BYTES)), np.uint8)
+        return len(stack) - int(np.argmax(stack != _UNUSED)) if np.any(stack != _UNUSED) else 0
+
     def _run(self, function: int, words: list[int]) -> int:
         registers, word = self.processor.registers, self.processor.word
         for register, value in zip(registers, words, strict=False):
             self._uc.reg_write(register, value)
         rest = np.asarray([value % (1 << 8 * word.itemsize) for value in words[len(registers) :]], word).tobytes()
         stack = (_STACK - len(rest)) & ~15
+        self._uc.mem_write(_STACK - _STACK_BYTES, bytes([_UNUSED]) * _STACK_BYTES)
         self._uc.mem_write(stack, rest)
         self._uc.reg_write(self.processor.stack, stack)
         self._uc.reg_write(self.processor.link, _RETURN | self.processor.is_thumb)

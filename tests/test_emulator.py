@@ -68,6 +68,12 @@ def test_instructions_are_counted(program, rounds):
     assert program.instructions == 3 * rounds + 2
 
 
+@pytest.mark.parametrize("depth", [1, 100, 3000])
+def test_the_depth_of_the_stack_is_known(program, depth):
+    assert program.call("add_up", depth) == depth * (depth - 1) // 2
+    assert 4 * depth <= program.stack_bytes <= 4 * depth + 64
+
+
 def test_dot_product_runs_where_the_processor_has_it(tmp_path):
     path = build(ARM64_MAX, tmp_path)
     x, y = np.arange(16, dtype=np.int8), np.zeros(4, np.int32)

@@ -1,6 +1,5 @@
 """The firmware example: Keras to C to an emulated Cortex-M, with the numbers of the interpreter and of Keras."""
 
-import re
 import shutil
 import subprocess
 import sys
@@ -9,33 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compilers import INCLUDE, ROOT, STRICT, ZIG, compile_c, core_sources
+from compilers import ROOT, STRICT
 from emulator import CORTEX_M4, CORTEX_M33, Processor, Program
 from models import chain, random_layer
 from subbyte import kernels
 from subbyte.converter.c_source import c_source
 from subbyte.kernels.__main__ import cmake_dir, main
 
+from benchmarks.code_size import CORTEX_M55, build, code_bytes, compile_example
+
 EXAMPLE = ROOT / "examples" / "firmware"
+FEATURES = 77
 PROCESSORS = {"cortex-m4": CORTEX_M4, "cortex-m33": CORTEX_M33}
-#: With its vector instructions, which the emulator does not know.
-CORTEX_M55 = ["-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m55+fp_armv8d16+mve_fp"]
-#: The example's functions, and what they call. Nothing is linked that needs more of a C library than a compiler has.
-FIRMWARE = ["-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections,-e,main,-u,model_init,-u,model_run"]
+# Every warning is an error, in the example and in the model too.
+FLAGS = [*STRICT, "-Os"]
 
 
-def write_model(tflite: bytes, folder: Path) -> None:
-    c = c_source(tflite)
-    (folder / "model.c").write_text(c.source)
-    (folder / "model.h").write_text(c.header)
-
-
-def compile_example(flags: list[str] | tuple[str, ...], folder: Path) -> Path:
-    """The example with the model of `folder`, for Cortex-M."""
-    sources = [EXAMPLE / "main.c", folder / "model.c", *core_sources()]
-    flags = [*flags, *STRICT, "-Os", "-g", "-ffreestanding", "-fno-sanitize=all", *FIRMWARE]
-    compile_c([*flags, "-I", INCLUDE, "-I", folder, *sources, "-o", folder / "firmware"], ZIG)
-    return folder / "firmware"
+def build_for(processor: Processor, tflite: bytes, folder: Path) -> Path:
+    return build([*processor.flags, *FLAGS], tflite, folder)
 
 
 def run_firmware(path: Path, processor: Processor, x: np.ndarray, outputs: int) -> np.ndarray:
@@ -51,7 +41,7 @@ def run_firmware(path: Path, processor: Processor, x: np.ndarray, outputs: int) 
 def every_width() -> bytes:
     """A chain of every width and decode, ragged sizes, with zero points and clamps."""
     rng = np.random.default_rng(1)
-    sizes, layers = rng.integers(1, 300, 12), []
+    sizes, layers = [FEATURES, *rng.integers(1, 300, 11)], []
     for index, (features, channels) in enumerate(pairwise(sizes)):
         bits = index % 8 + 1
         codebook = {"codebook": rng.integers(-128, 128, 1 << bits).astype(np.int8)} if index in (3, 8) else {}
@@ -73,12 +63,10 @@ def run_interpreter(tflite: bytes, x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_firmware_gives_the_interpreters_numbers(processor, every_width, tmp_path):
-    write_model(every_width, tmp_path)
-    features = int(re.search(r"MODEL_INPUTS = (\d+)", (tmp_path / "model.h").read_text())[1])
-    x = np.random.default_rng(2).integers(-128, 128, (5, features)).astype(np.int8)
+    path = build_for(PROCESSORS[processor], every_width, tmp_path)
+    x = np.random.default_rng(2).integers(-128, 128, (5, FEATURES)).astype(np.int8)
     expected = run_interpreter(every_width, x)
     assert len(np.unique(expected)) > 5
-    path = compile_example(PROCESSORS[processor].flags, tmp_path)
     np.testing.assert_array_equal(run_firmware(path, PROCESSORS[processor], x, expected.shape[1]), expected)
 
 
@@ -88,7 +76,6 @@ def test_firmware_gives_the_numbers_of_keras(tmp_path):
 
     model = ready("paper_like")
     result = convert(model, io="int8")
-    write_model(result.tflite, tmp_path)
     details = kernels.Interpreter(model_content=result.tflite)
     details.allocate_tensors()
     (x_scale, x_zero), (y_scale, y_zero) = (
@@ -96,21 +83,28 @@ def test_firmware_gives_the_numbers_of_keras(tmp_path):
     )
     codes = np.random.default_rng(3).integers(-128, 128, (5, *model.input_shape[1:])).astype(np.int8)
     real = ((codes.astype(np.float32) - x_zero) * x_scale).astype(np.float32)
-    scores = run_firmware(compile_example(CORTEX_M4.flags, tmp_path), CORTEX_M4, codes, model.output_shape[-1])
+    scores = run_firmware(build_for(CORTEX_M4, result.tflite, tmp_path), CORTEX_M4, codes, model.output_shape[-1])
     np.testing.assert_array_equal((scores.astype(np.float32) - y_zero) * y_scale, model.predict(real, verbose=0))
 
 
 def test_firmware_compiles_for_vector_instructions(every_width, tmp_path):
-    write_model(every_width, tmp_path)
-    compile_example(CORTEX_M55, tmp_path)
+    build([*CORTEX_M55, *FLAGS], every_width, tmp_path)
 
 
 def test_a_damaged_layer_is_found(every_width, tmp_path):
-    write_model(every_width, tmp_path)
+    build_for(CORTEX_M4, every_width, tmp_path)
     whole = (tmp_path / "model.c").read_text()
     (tmp_path / "model.c").write_text(whole.replace("0x53, 0x55, 0x42, 0x42, 0x01,", "0x53, 0x55, 0x42, 0x42, 0x02,"))
-    program = Program(compile_example(CORTEX_M4.flags, tmp_path), CORTEX_M4)
+    program = Program(compile_example([*CORTEX_M4.flags, *FLAGS], tmp_path), CORTEX_M4)
     assert program.call("model_init") == 3  # SUBBYTE_WRONG_VERSION
+
+
+def test_the_code_is_small_and_counted_without_the_model(every_width, tmp_path):
+    rng = np.random.default_rng(0)
+    large = chain([random_layer(rng, features, channels) for features, channels in pairwise([300] * 12)])
+    sizes = [code_bytes(build_for(CORTEX_M4, tflite, tmp_path)) for tflite in (every_width, large)]
+    assert abs(sizes[0] - sizes[1]) <= 64
+    assert 3000 < sizes[0] < 12 << 10  # a small part of the flash of the smallest Cortex-M4
 
 
 def cmake(*arguments: object) -> None:
@@ -120,11 +114,12 @@ def cmake(*arguments: object) -> None:
 
 
 def test_the_example_builds_with_cmake(every_width, tmp_path):
-    write_model(every_width, tmp_path)
+    c = c_source(every_width)
+    (tmp_path / "model.c").write_text(c.source)
+    (tmp_path / "model.h").write_text(c.header)
     cmake("-S", EXAMPLE, "-B", tmp_path / "build", f"-DPython3_EXECUTABLE={sys.executable}", f"-DMODEL_DIR={tmp_path}")
     cmake("--build", tmp_path / "build")
-    features = int(re.search(r"MODEL_INPUTS = (\d+)", (tmp_path / "model.h").read_text())[1])
-    expected = run_interpreter(every_width, np.zeros((1, features), np.int8))
+    expected = run_interpreter(every_width, np.zeros((1, FEATURES), np.int8))
     assert subprocess.run([tmp_path / "build" / "firmware"], check=False).returncode == int(expected[0, 0]) % 256
 
 

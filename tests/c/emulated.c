@@ -15,6 +15,19 @@ int32_t weigh(int32_t a, int32_t b, int32_t c, int32_t d, int32_t e, int32_t f, 
   return a + 2 * b + 3 * c + 4 * d + 5 * e + 6 * f + 7 * g + 8 * h + 9 * i + 10 * j;
 }
 
+// Takes 4 * depth bytes of stack, and some more.
+int32_t add_up(int32_t depth) {
+  volatile int32_t values[depth];
+  int32_t sum = 0;
+  for (int32_t i = 0; i < depth; ++i) {
+    values[i] = i;
+  }
+  for (int32_t i = 0; i < depth; ++i) {
+    sum += values[i];
+  }
+  return sum;
+}
+
 void scale(const float *x, int32_t count, const float *factor, float *y) {
   for (int32_t i = 0; i < count; ++i) {
     y[i] = x[i] * *factor;
