@@ -4,6 +4,9 @@
 static const subbyte_isa *const isas[] = {
 #if defined(SUBBYTE_X86)
     &subbyte_avx512vnni,
+#if defined(SUBBYTE_AVXVNNI)
+    &subbyte_avxvnni,
+#endif
     &subbyte_avx2,
 #elif defined(SUBBYTE_ARM64)
     &subbyte_neon_dotprod,

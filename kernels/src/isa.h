@@ -68,6 +68,10 @@ struct subbyte_isa {
 #if defined(__x86_64__) && defined(__GNUC__)
 #define SUBBYTE_X86
 extern const subbyte_isa subbyte_avx512vnni, subbyte_avx2;
+#if defined(__clang__) || __GNUC__ >= 11
+#define SUBBYTE_AVXVNNI
+extern const subbyte_isa subbyte_avxvnni;
+#endif
 #elif defined(__aarch64__) && defined(__GNUC__)
 #define SUBBYTE_ARM64
 extern const subbyte_isa subbyte_neon_dotprod;
