@@ -10,6 +10,7 @@ Instructions can be counted; time is not what an emulator knows.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,11 +112,14 @@ class Program:
 
     Attributes:
         instructions: executed by the last `call`, where they are counted.
+        blocks: of instructions without a jump between them, as (address, bytes): how often the last `call` ran each,
+            where they are counted.
     """
 
     def __init__(self, path: Path, processor: Processor, counts: bool = False) -> None:
         self.processor = processor
         self.instructions = 0
+        self.blocks: Counter[tuple[int, int]] = Counter()
         self._uc = unicorn.Uc(processor.architecture, processor.mode)
         self._uc.ctl_set_cpu_model(processor.model)
         for register, value in processor.switches:
@@ -166,6 +170,10 @@ class Program:
                 self._uc.mem_unmap(start, size)
         return result
 
+    def read(self, address: int, size: int) -> bytes:
+        """What lies in its memory."""
+        return bytes(self._uc.mem_read(address, size))
+
     @property
     def stack_bytes(self) -> int:
         """How deep the last `call` went into its stack."""
@@ -183,6 +191,7 @@ class Program:
         self._uc.reg_write(self.processor.stack, stack)
         self._uc.reg_write(self.processor.link, _RETURN | self.processor.is_thumb)
         self.instructions = 0
+        self.blocks.clear()
         self._uc.emu_start(function, _RETURN)
         return self._uc.reg_read(registers[0])
 
@@ -205,7 +214,8 @@ class Program:
     def _count(self, uc: unicorn.Uc, address: int, size: int, _: object) -> None:
         block = (address, size)
         if block not in self._block_instructions:
-            self._block_instructions[block] = self._instructions_in(bytes(uc.mem_read(address, size)))
+            self._block_instructions[block] = self._instructions_in(self.read(address, size))
+        self.blocks[block] += 1
         self.instructions += self._block_instructions[block]
 
     def _instructions_in(self, block: bytes) -> int:
