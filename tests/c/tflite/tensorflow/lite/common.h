@@ -1,0 +1,59 @@
+// Stands in for both runtimes' tensorflow/lite/c/common.h.
+#ifndef STAND_IN_COMMON_H
+#define STAND_IN_COMMON_H
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+enum TfLiteStatus { kTfLiteOk = 0, kTfLiteError = 1 };
+enum TfLiteType { kTfLiteUInt8 = 3, kTfLiteInt8 = 9 };
+enum TfLiteAllocationType { kTfLiteMmapRo = 1, kTfLiteArenaRw = 2 };
+
+struct TfLiteIntArray {
+  int size;
+  int data[4];
+};
+
+inline TfLiteIntArray *TfLiteIntArrayCopy(const TfLiteIntArray *source) {
+  return new TfLiteIntArray(*source);
+}
+
+struct TfLiteQuantizationParams {
+  float scale;
+  int32_t zero_point;
+};
+
+union TfLitePtrUnion {
+  int8_t *int8;
+  const char *raw_const;
+  void *data;
+};
+
+struct TfLiteTensor {
+  TfLiteType type;
+  TfLitePtrUnion data;
+  TfLiteIntArray *dims;
+  TfLiteQuantizationParams params;
+  TfLiteAllocationType allocation_type;
+  size_t bytes;
+};
+
+struct TfLiteEvalTensor {
+  TfLitePtrUnion data;
+};
+
+struct TfLiteNode {
+  TfLiteIntArray *inputs, *outputs;
+  void *user_data;
+};
+
+struct TfLiteContext {
+  TfLiteTensor *tensors;
+  TfLiteStatus (*ResizeTensor)(TfLiteContext *context, TfLiteTensor *tensor, TfLiteIntArray *shape);
+  void (*ReportError)(TfLiteContext *context, const char *message, ...);
+  void *(*AllocatePersistentBuffer)(TfLiteContext *context, size_t bytes);
+};
+
+#endif
