@@ -47,9 +47,9 @@ def fully_connected(data: bytes, x: np.ndarray, isa: str | None = None) -> np.nd
 
 
 @cache
-def load() -> ctypes.CDLL:
-    """The library, its functions typed. They take addresses, or bytes, and trust them."""
-    library = ctypes.CDLL(str(delegate_path()))
+def load(path: str | None = None) -> ctypes.CDLL:
+    """The library, or another build of it, its functions typed. They take addresses, or bytes, and trust them."""
+    library = ctypes.CDLL(path or str(delegate_path()))
     pointer, text, int32 = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32
     signatures = {
         "subbyte_check": (int32, [pointer, ctypes.c_size_t]),
@@ -60,6 +60,7 @@ def load() -> ctypes.CDLL:
         "subbyte_isa_name": (text, [pointer]),
         "subbyte_isa_runs": (int32, [pointer]),
         "subbyte_fully_connected": (None, [pointer, pointer, int32, pointer, pointer]),
+        "subbyte_fully_connected_channels": (None, [pointer, pointer, int32, pointer, pointer, int32, int32]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, name)

@@ -1,18 +1,68 @@
 """The C kernels against numpy, bit for bit, on every instruction set of this machine and on memory with guard pages."""
 
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+from compilers import compile_c, core_sources
 from guard import Guarded
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import random_layer
 from subbyte.kernels import isas, native, reference
 from subbyte.schemas import PackedLayer
 from subbyte.schemas.packed_layer import MAX_FEATURES
 
-ISAS = [name for name, runs in isas().items() if runs]
-FEATURES = (1, 3, 4, 5, 8, 31, 32, 33, 64, 87, 130)
-CHANNELS = (1, 2, 4, 7, 15, 16, 17, 35)
+
+def runnable_isas() -> list[str]:
+    """Those that run here, and AVX-VNNI where AVX-512 has its operation: see `load`."""
+    runs = isas()
+    return [name for name in runs if runs[name] or (name == "avxvnni" and runs["avx512vnni"])]
+
+
+ISAS = runnable_isas()
+# Around every edge of quads, blocks, strides and tiles, then large; few in each test, all of them over all tests.
+FEATURES = (*range(1, 10), 15, 16, 17, 24, 31, 32, 33, 39, 47, 48, 49, 63, 64, 65, 87, 95, 96, 97, 127, 128, 129)
+MORE_FEATURES = (
+    159,
+    161,
+    191,
+    193,
+    223,
+    225,
+    255,
+    256,
+    257,
+    287,
+    300,
+    383,
+    400,
+    447,
+    511,
+    512,
+    513,
+    540,
+    575,
+    600,
+    2049,
+)
+CHANNELS = (*range(1, 5), 7, 8, 9, 15, 16, 17, 31, 32, 33, 40, 47, 48, 49, 63, 64, 65, 70, 79, 113, 255, 256, 257, 300)
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory) -> str:
+    """A build whose AVX-VNNI uses the same operation of AVX-512."""
+    path = tmp_path_factory.mktemp("stand_in") / "core.so"
+    compile_c(["-std=c11", "-O1", "-DSUBBYTE_AVXVNNI_IN_AVX512", "-shared", "-fPIC", *core_sources(), "-o", path])
+    return str(path)
+
+
+@pytest.fixture
+def library(isa, request) -> ctypes.CDLL:
+    return native.load(None if isas()[isa] else request.getfixturevalue("stand_in"))
 
 
 def oracle(layer: PackedLayer, x: np.ndarray) -> np.ndarray:
@@ -26,10 +76,9 @@ def oracle(layer: PackedLayer, x: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(product.astype(np.float64)) + layer.output_zero_point, *layer.clamp).astype(np.int8)
 
 
-def run_guarded(layer: PackedLayer, x: np.ndarray, isa: str) -> np.ndarray:
+def run_guarded(library: ctypes.CDLL, layer: PackedLayer, x: np.ndarray, isa: str) -> np.ndarray:
     """The native kernel with every buffer ending at a page without access."""
     packed, rows, channels = layer.pack(), x.shape[0], layer.codes.shape[0]
-    library = native.load()
     memory, inputs, outputs = Guarded(packed), Guarded(x.tobytes()), Guarded(bytes(rows * channels))
     assert library.subbyte_check(memory.address, len(packed)) == 0
     chosen = library.subbyte_find_isa(isa.encode())
@@ -47,33 +96,46 @@ def decode_fields(kind: str, bits: int, rng: np.random.Generator) -> dict:
     return {"codebook": rng.integers(-128, 128, 1 << bits).astype(np.int8)}
 
 
+def shapes(seed: int) -> Iterator[tuple[int, int, int]]:
+    """(features, channels, rows): every number of features, with other channels and rows for another seed."""
+    for index, features in enumerate((*FEATURES, *MORE_FEATURES)):
+        for turn in range(3 if features in FEATURES else 1):
+            yield features, CHANNELS[(7 * index + 11 * turn + 5 * seed) % len(CHANNELS)], 1 + (index + turn + seed) % 9
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("kind", ["step 1", "step 2", "codebook"])
 @pytest.mark.parametrize("bits", range(1, 9))
-def test_every_width_decode_and_size(bits, kind, isa):
+def test_every_width_decode_and_shape(bits, kind, isa, library):
     rng = np.random.default_rng([bits, *kind.encode()])
-    for features in FEATURES:
-        for channels in CHANNELS:
-            layer = random_layer(
-                rng,
-                features,
-                channels,
-                bits,
-                input_zero_point=int(rng.integers(-128, 128)),
-                output_zero_point=int(rng.integers(-20, 20)),
-                clamp=(-100, 90),
-                **decode_fields(kind, bits, rng),
-            )
-            x = rng.integers(-128, 128, (int(rng.integers(1, 4)), features)).astype(np.int8)
-            expected = oracle(layer, x)
-            np.testing.assert_array_equal(run_guarded(layer, x, isa), expected)
-            np.testing.assert_array_equal(reference.fully_connected(layer, x), expected)
+    for features, channels, rows in shapes(bits + len(kind)):
+        layer = random_layer(
+            rng,
+            features,
+            channels,
+            bits,
+            input_zero_point=int(rng.integers(-128, 128)),
+            output_zero_point=int(rng.integers(-20, 20)),
+            clamp=(-100, 90),
+            **decode_fields(kind, bits, rng),
+        )
+        x = rng.integers(-128, 128, (rows, features)).astype(np.int8)
+        expected = oracle(layer, x)
+        np.testing.assert_array_equal(run_guarded(library, layer, x, isa), expected)
+        np.testing.assert_array_equal(reference.fully_connected(layer, x), expected)
+
+
+def test_the_shapes_cover_what_they_should():
+    drawn = [shape for seed in range(24) for shape in shapes(seed)]
+    assert {features for features, _, _ in drawn} == {*FEATURES, *MORE_FEATURES}
+    assert {channels for _, channels, _ in drawn} == {*CHANNELS}
+    assert {rows for _, _, rows in drawn} == {*range(1, 10)}
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("features", [64, 4097, MAX_FEATURES])
 @pytest.mark.parametrize("bits", range(1, 9))
-def test_the_largest_sums(bits, features, isa):
+def test_the_largest_sums(bits, features, isa, library):
     """Every code and every input at its end: nothing saturates or wraps on the way to the sum."""
     codes = np.zeros((4, features), np.uint8)
     codes[1::2] = (1 << bits) - 1
@@ -88,10 +150,10 @@ def test_the_largest_sums(bits, features, isa):
             output_scale=1.0,
             code_offset=-128 if bits == 8 else -(1 << (bits - 1)),
         )
-        np.testing.assert_array_equal(native.fully_connected(layer.pack(), x, isa), oracle(layer, x))
+        np.testing.assert_array_equal(run_guarded(library, layer, x, isa), oracle(layer, x))
         extremes = np.where(np.arange(1 << bits) % 2, 127, -128).astype(np.int8)
         by_codebook = PackedLayer(**{**vars(layer), "codebook": extremes})
-        np.testing.assert_array_equal(native.fully_connected(by_codebook.pack(), x, isa), oracle(by_codebook, x))
+        np.testing.assert_array_equal(run_guarded(library, by_codebook, x, isa), oracle(by_codebook, x))
 
 
 @st.composite
@@ -111,17 +173,30 @@ def layers(draw):
         clamp=tuple(clamp),
         **decode_fields(draw(st.sampled_from(["step 1", "step 2", "codebook"])), bits, rng),
     )
-    return layer, rng.integers(-128, 128, (draw(st.integers(1, 3)), features)).astype(np.int8)
+    return layer, rng.integers(-128, 128, (draw(st.integers(1, 9)), features)).astype(np.int8)
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=layers())
-def test_any_layer(isa, case):
+def test_any_layer(isa, library, case):
     layer, x = case
     with np.errstate(over="ignore"):
         expected = oracle(layer, x)
-    np.testing.assert_array_equal(native.fully_connected(layer.pack(), x, isa), expected)
+    np.testing.assert_array_equal(run_guarded(library, layer, x, isa), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_channels_can_be_computed_in_parts(isa, library):
+    rng = np.random.default_rng(4)
+    layer = random_layer(rng, 50, 300, 5)
+    x = rng.integers(-128, 128, (6, 50)).astype(np.int8)
+    packed, chosen, output = layer.pack(), library.subbyte_find_isa(isa.encode()), np.full((6, 300), 99, np.int8)
+    for first, last in ((16, 64), (0, 16), (64, 64), (272, 300), (64, 272)):
+        before = output.copy()
+        library.subbyte_fully_connected_channels(packed, x.ctypes.data, 6, output.ctypes.data, chosen, first, last)
+        before[:, first:last] = oracle(layer, x)[:, first:last]
+        np.testing.assert_array_equal(output, before)
 
 
 def sums_to_codes(sums: list[int], multiplier: float, **fields) -> list[int]:
