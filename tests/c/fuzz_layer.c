@@ -1,0 +1,85 @@
+// The fuzz target: bytes that subbyte_check() accepts are computed by every instruction set that runs here, which must
+// all give the same output. For libFuzzer (make fuzz) or fuzz_main.c, and always with sanitizers, which end the process
+// at an access outside a buffer or at undefined behaviour.
+//
+// The bytes: rows - 1, misalignment, number of input bytes (uint16, little-endian), layer, input bytes. Fewer input
+// bytes than the layer takes are repeated. tests/fuzz_kernels.py writes such bytes.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "subbyte.h"
+
+enum { PREFIX = 4, MAX_ROWS = 9, ALIGNMENT = 64, PANEL = 16 };
+
+// How often bytes were a layer, for fuzz_main.c.
+extern unsigned long fuzz_layers_run;
+unsigned long fuzz_layers_run = 0;
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void *allocate(size_t bytes) {
+  void *memory = malloc(bytes);
+  if (memory == NULL) {
+    abort();
+  }
+  return memory;
+}
+
+static void expect_equal(const int8_t *output, const int8_t *expected, size_t bytes, const subbyte_isa *isa) {
+  if (memcmp(output, expected, bytes) != 0) {
+    fprintf(stderr, "%s differs from portable\n", subbyte_isa_name(isa));
+    abort();
+  }
+}
+
+// At once, and by channels in two parts.
+static void compare(const uint8_t *layer, const subbyte_isa *isa, const int8_t *input, int32_t rows, int32_t channels,
+                    const int8_t *expected) {
+  const size_t bytes = (size_t)rows * (size_t)channels;
+  const int32_t middle = channels / 2 / PANEL * PANEL;
+  int8_t *output = allocate(bytes);
+  memset(output, ~expected[0], bytes);
+  subbyte_fully_connected(layer, input, rows, output, isa);
+  expect_equal(output, expected, bytes, isa);
+  memset(output, ~expected[0], bytes);
+  subbyte_fully_connected_channels(layer, input, rows, output, isa, middle, channels);
+  subbyte_fully_connected_channels(layer, input, rows, output, isa, 0, middle);
+  expect_equal(output, expected, bytes, isa);
+  free(output);
+}
+
+static void run(const uint8_t *layer, int32_t rows, const uint8_t *values, size_t value_count) {
+  subbyte_header header;
+  memcpy(&header, layer, sizeof header);
+  const size_t inputs = (size_t)rows * (size_t)header.input_features;
+  int8_t *input = allocate(inputs), *expected = allocate((size_t)rows * (size_t)header.output_channels);
+  for (size_t i = 0; i < inputs; ++i) {
+    input[i] = value_count > 0 ? (int8_t)values[i % value_count] : 127;
+  }
+  subbyte_fully_connected(layer, input, rows, expected, subbyte_find_isa("portable"));
+  for (int32_t i = 0; subbyte_isa_at(i) != NULL; ++i) {
+    if (subbyte_isa_runs(subbyte_isa_at(i))) {
+      compare(layer, subbyte_isa_at(i), input, rows, header.output_channels, expected);
+    }
+  }
+  free(input);
+  free(expected);
+  ++fuzz_layers_run;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  if (size < PREFIX) {
+    return 0;
+  }
+  const size_t misalignment = data[1] % ALIGNMENT, rest = size - PREFIX, asked = data[2] + 256u * data[3];
+  const size_t value_count = asked < rest ? asked : rest, bytes = rest - value_count;
+  uint8_t *memory = allocate(misalignment + bytes); // which ends where the layer ends
+  uint8_t *layer = memory + misalignment;
+  memcpy(layer, data + PREFIX, bytes);
+  if (subbyte_check(layer, bytes) == SUBBYTE_OK) {
+    run(layer, data[0] % MAX_ROWS + 1, data + size - value_count, value_count);
+  }
+  free(memory);
+  return 0;
+}
