@@ -9,7 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PACKAGES := converter keras_layers kernels keyword_spotting schemas
-C_FILES := $(wildcard kernels/src/*.[ch] kernels/include/*.h tests/c/*.c)
+C_FILES := $(wildcard $(addsuffix /*.[ch],benchmarks examples/firmware kernels/include kernels/src tests/c)) \
+  $(wildcard tests/c/*.cc) $(shell find tests/c/tflite -name '*.h')
 
 # Recordings for training; without them the demo makes its own speech.
 ifneq ($(wildcard ../shared/data),)
@@ -30,7 +31,7 @@ KERAS_TESTS := $(wildcard tests/test_keras_layers_*.py) $(patsubst %,tests/test_
 help:
 	@grep -hoE '^[a-z-]+:.*## .*' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-$(READY): pyproject.toml CMakeLists.txt $(C_FILES)
+$(READY): pyproject.toml CMakeLists.txt kernels/CMakeLists.txt $(wildcard kernels/*/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
 	  { echo "Python 3.10 to 3.13 is needed, $(PYTHON) is another: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@echo "setting up $(VENV), a few minutes the first time"

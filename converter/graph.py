@@ -217,8 +217,9 @@ class Graph:
         tensor = self.named("outputs")[name]
         for definition in self.model.signatureDefs:
             definition.outputs = [entry for entry in definition.outputs if entry.name.decode() != name]
-        if tensor not in self.named("outputs").values():
-            self.main.outputs = [output for output in self.outputs if output != tensor]
+        outputs = [int(output) for output in self.outputs]
+        last = len(outputs) - 1 - outputs[::-1].index(tensor)  # the same tensor may be another output too
+        self.main.outputs = outputs[:last] + outputs[last + 1 :]
         return tensor
 
     def prune(self) -> None:

@@ -30,7 +30,7 @@ def run(capsys):
     """Runs the command in this process: importing TensorFlow takes seconds."""
 
     def run(*arguments: object) -> Run:
-        for name in ("model", "output", "target", "io", "verify", "json"):
+        for name in ("model", "output", "target", "format", "io", "verify", "json"):
             command.FLAGS[name].unparse()
         capsys.readouterr()
         try:

@@ -101,6 +101,13 @@ def test_packed_equals_the_int8_target_on_xnnpack_and_on_the_reference_kernels(n
     assert_same(reference, {key: values[: len(next(iter(few.values())))] for key, values in packed.items()})
 
 
+@pytest.mark.parametrize("name", NETS)
+def test_an_output_is_listed_once(name):
+    """Also where an activation quantizer, whose output is looked at during conversion, is the last layer."""
+    _, conversion, _ = converted(name)
+    assert sorted(conversion.graph.outputs) == sorted(set(conversion.graph.named("outputs").values()))
+
+
 @pytest.mark.parametrize("name", EXACT)
 def test_predict_gives_what_the_packed_model_gives(name):
     assert_same(in_keras(name), outputs(name, "packed"))
