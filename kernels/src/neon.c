@@ -5,6 +5,7 @@
 
 #include <arm_neon.h>
 
+#define FUNCTION static
 #define INLINE static inline __attribute__((always_inline))
 // gcc unrolls these loops only if asked, and keeps an array in registers only if its loops are unrolled.
 #define UNROLL _Pragma("GCC unroll 16")
@@ -73,15 +74,7 @@ INLINE int32x4_t total(const sums *sums) {
 
 #include "neon.h"
 
-static void linear_sums(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *to) {
-  add_bits(panels, inputs, 0, to);
-}
-
-static void codebook_sums(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *to) {
-  add_bits(panels, inputs, 1, to);
-}
-
-static int32_t input_sum(const int8_t *x, int32_t features) {
+FUNCTION int32_t input_sum(const int8_t *x, int32_t features) {
   int32x4_t sums = vdupq_n_s32(0);
   int32_t k = 0;
   for (; k + 16 <= features; k += 16) {
@@ -97,8 +90,8 @@ static int32_t input_sum(const int8_t *x, int32_t features) {
   return sum;
 }
 
-static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
-                   const subbyte_inputs *inputs, const int32_t *sums, int8_t *output) {
+FUNCTION void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
+                     const subbyte_inputs *inputs, const int32_t *sums, int8_t *output) {
   subbyte_finish_rows(header, layer, first, channels, inputs, sums, output);
 }
 

@@ -1,6 +1,6 @@
 // The loops that the Arm variants share. A variant defines, before it includes this:
 //
-//   INLINE                 for functions of its instructions
+//   FUNCTION, INLINE       that open functions of its instructions
 //   sums                   of 4 channels and a row
 //   clear(), multiply(), widen(), total()   of them
 //   strides_until_widen()  how many strides of inputs they take
@@ -25,8 +25,42 @@ typedef struct weights {
   const uint8_t *codebook;
 } weights;
 
+// Blocks of the planes of which a quad of inputs has bits.
+typedef struct blocks {
+  uint8x16_t planes[SUBBYTE_PLANES][VECTORS];
+} blocks;
+
+INLINE void load_block(const uint8_t *bytes, int vectors, uint8x16_t block[VECTORS]) {
+#if defined(__aarch64__)
+  if (vectors == 4) { // in one instruction: the compiler's own choice, two LDP, is slow on Cortex-A55
+    const uint8x16x4_t all = vld1q_u8_x4(bytes);
+    UNROLL
+    for (int v = 0; v < 4; ++v) {
+      block[v] = all.val[v];
+    }
+    return;
+  }
+#endif
+  UNROLL
+  for (int v = 0; v < vectors; ++v) {
+    block[v] = vld1q_u8(bytes + 16 * v);
+  }
+}
+
+// Loads the blocks that start with that quad of a stride.
+INLINE void load_blocks(const weights *weights, shape shape, int quad, blocks *blocks) {
+  UNROLL
+  for (int plane = 0; plane < SUBBYTE_PLANES; ++plane) {
+    const int width = 8 >> plane;
+    if ((shape.bits & width) && quad * width % 8 == 0) {
+      load_block(weights->planes[plane] + weights->block_bytes * (size_t)(quad * width / 8), shape.vectors,
+                 blocks->planes[plane]);
+    }
+  }
+}
+
 // 4 channels by 4 inputs: byte 4 * c + i has the code of channel c and of input i of the quad.
-INLINE uint8x16_t load_codes(const weights *weights, int bits, int vector, int quad) {
+INLINE uint8x16_t find_codes(const blocks *blocks, int bits, int vector, int quad) {
   uint8x16_t codes = vdupq_n_u8(0);
   int bit = 0;
   UNROLL
@@ -34,8 +68,7 @@ INLINE uint8x16_t load_codes(const weights *weights, int bits, int vector, int q
     const int width = 8 >> plane;
     if (bits & width) {
       const int from = quad * width % 8; // the digit's place in its byte
-      const uint8x16_t bytes =
-          vld1q_u8(weights->planes[plane] + weights->block_bytes * (size_t)(quad * width / 8) + 16 * vector);
+      const uint8x16_t bytes = blocks->planes[plane][vector];
       const uint8x16_t digits = from > bit ? bytes >> (from - bit) : bytes << (bit - from);
       const uint8x16_t mask = vdupq_n_u8((uint8_t)(((1 << width) - 1) << bit));
       codes = bit == 0 ? vandq_u8(digits, mask) : vbslq_u8(mask, digits, codes);
@@ -82,13 +115,13 @@ INLINE uint8x16_t look_up(uint8x16_t codes, int bits, const uint8_t *codebook) {
 #endif
 
 // What is multiplied: values of the codebook, codes, 8-bit codes less 128, or 1-bit codes times -1.
-INLINE int8x16_t load_factors(const weights *weights, shape shape, int vector, int quad) {
+INLINE int8x16_t find_factors(const blocks *blocks, const uint8_t *codebook, shape shape, int vector, int quad) {
   if (shape.bits == 1 && !shape.is_codebook) {
-    return vreinterpretq_s8_u8(vtstq_u8(vld1q_u8(weights->planes[3] + 16 * vector), vdupq_n_u8((uint8_t)(1 << quad))));
+    return vreinterpretq_s8_u8(vtstq_u8(blocks->planes[3][vector], vdupq_n_u8((uint8_t)(1 << quad))));
   }
-  uint8x16_t codes = load_codes(weights, shape.bits, vector, quad);
+  uint8x16_t codes = find_codes(blocks, shape.bits, vector, quad);
   if (shape.is_codebook) {
-    codes = look_up(codes, shape.bits, weights->codebook);
+    codes = look_up(codes, shape.bits, codebook);
   } else if (shape.bits == 8) {
     codes = veorq_u8(codes, vdupq_n_u8(128));
   }
@@ -114,14 +147,16 @@ INLINE int32x4_t correct(int32x4_t total, shape shape, int32_t input_sum) {
 // Adds the products of a stride, or of as many of its quads as have an input.
 INLINE void add_stride(const weights *weights, const int8_t *const x[SUBBYTE_ROWS], int32_t features, shape shape,
                        sums sums[MOST_SUMS]) {
+  blocks blocks;
   UNROLL
   for (int quad = 0; quad < QUADS; ++quad) {
     if (4 * quad >= features) {
       break;
     }
+    load_blocks(weights, shape, quad, &blocks);
     UNROLL
     for (int v = 0; v < shape.vectors; ++v) {
-      const int8x16_t factors = load_factors(weights, shape, v, quad);
+      const int8x16_t factors = find_factors(&blocks, weights->codebook, shape, v, quad);
       UNROLL
       for (int r = 0; r < shape.rows; ++r) {
         multiply(&sums[v * shape.rows + r], factors, x[r], quad, largest_factor(shape));
@@ -226,25 +261,33 @@ INLINE void add_panels(const subbyte_panels *panels, const subbyte_inputs *input
   }
 }
 
-// A function for each width, so that the loops know it.
-INLINE void add_bits(const subbyte_panels *panels, const subbyte_inputs *inputs, int is_codebook, int32_t *to) {
-  switch (panels->weight_bits) {
+// A function for each width, so that its loops know it.
 #define BITS(bits)                                                                                                     \
-  case bits:                                                                                                           \
-    add_panels(panels, inputs, bits, is_codebook, to);                                                                 \
-    break;
-    BITS(1)
-    BITS(2)
-    BITS(3)
-    BITS(4)
-    BITS(5)
-    BITS(6)
-    BITS(7)
-    BITS(8)
-#undef BITS
-  default:
-    break;
+  FUNCTION void linear_##bits(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *to) {               \
+    add_panels(panels, inputs, bits, 0, to);                                                                           \
+  }                                                                                                                    \
+  FUNCTION void codebook_##bits(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *to) {             \
+    add_panels(panels, inputs, bits, 1, to);                                                                           \
   }
+BITS(1)
+BITS(2)
+BITS(3)
+BITS(4)
+BITS(5)
+BITS(6)
+BITS(7)
+BITS(8)
+#undef BITS
+
+static void linear_sums(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *to) {
+  static subbyte_sums *const add[] = {linear_1, linear_2, linear_3, linear_4, linear_5, linear_6, linear_7, linear_8};
+  add[panels->weight_bits - 1](panels, inputs, to);
+}
+
+static void codebook_sums(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *to) {
+  static subbyte_sums *const add[] = {codebook_1, codebook_2, codebook_3, codebook_4,
+                                      codebook_5, codebook_6, codebook_7, codebook_8};
+  add[panels->weight_bits - 1](panels, inputs, to);
 }
 
 #endif

@@ -5,7 +5,7 @@
 
 #include <arm_neon.h>
 
-#define TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
+#define FUNCTION __attribute__((target("arch=armv8.2-a+dotprod"))) static
 #define INLINE static inline __attribute__((target("arch=armv8.2-a+dotprod"), always_inline))
 // gcc unrolls these loops only if asked, and keeps an array in registers only if its loops are unrolled.
 #define UNROLL _Pragma("GCC unroll 16")
@@ -80,15 +80,7 @@ INLINE int32_t strides_until_widen(int largest_factor) {
 
 #include "neon.h"
 
-TARGET static void linear_sums(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *to) {
-  add_bits(panels, inputs, 0, to);
-}
-
-TARGET static void codebook_sums(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *to) {
-  add_bits(panels, inputs, 1, to);
-}
-
-TARGET static int32_t input_sum(const int8_t *x, int32_t features) {
+FUNCTION int32_t input_sum(const int8_t *x, int32_t features) {
   int32x4_t sums = vdupq_n_s32(0);
   int32_t k = 0;
   for (; k + 16 <= features; k += 16) {
@@ -101,8 +93,8 @@ TARGET static int32_t input_sum(const int8_t *x, int32_t features) {
   return sum;
 }
 
-TARGET static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
-                          const subbyte_inputs *inputs, const int32_t *sums, int8_t *output) {
+FUNCTION void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
+                     const subbyte_inputs *inputs, const int32_t *sums, int8_t *output) {
   subbyte_finish_rows(header, layer, first, channels, inputs, sums, output);
 }
 

@@ -1,0 +1,152 @@
+"""Every Arm variant, cross-compiled and executed by an emulator, against numpy, bit for bit.
+
+The programs are linked for Linux, where a variant asks the system what the processor has. The emulator has no system:
+tests/c/arm.c answers in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from compilers import INCLUDE, ROOT, ZIG, compile_c, core_sources
+from emulator import ARM64_MAX, CORTEX_A7, CORTEX_A72, Processor, Program
+from models import random_layer
+from subbyte.kernels import reference
+from subbyte.schemas import PackedLayer
+from subbyte.schemas.packed_layer import MAX_FEATURES
+from unicorn import UcError
+
+AARCH64 = ("-target", "aarch64-linux-musl")
+ARMV7 = ("-target", "arm-linux-musleabihf", "-mcpu=cortex_a7")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A compiler's target, a processor that runs it, and the variants that this one has, best first."""
+
+    flags: tuple[str, ...]
+    processor: Processor
+    variants: tuple[str, ...]
+
+
+TARGETS = {
+    "dot product": Target(AARCH64, ARM64_MAX, ("neon_dotprod", "neon", "portable")),
+    "armv8": Target(AARCH64, CORTEX_A72, ("neon", "portable")),
+    "armv7": Target(ARMV7, CORTEX_A7, ("neon", "portable")),
+}
+#: (target, variant); the 64-bit programs are one file, so what both processors run is run on one.
+CASES = [
+    ("dot product", "neon_dotprod"),
+    ("armv8", "neon"),
+    ("armv8", "portable"),
+    ("armv7", "neon"),
+    ("armv7", "portable"),
+]
+
+# Around the edges of a quad of inputs, a block of each plane and a stride; then large ones.
+FEATURES = (*range(1, 70), 87, 95, 96, 97, 127, 128, 129, 255, 256, 257, 400, 540, 600)
+CHANNELS = (*range(1, 36), 47, 48, 49, 64, 70)
+ROWS = range(1, 10)
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory) -> dict[tuple[str, ...], Path]:
+    """The linked program of each set of flags."""
+    folder = tmp_path_factory.mktemp("arm")
+    paths: dict[tuple[str, ...], Path] = {}
+    for flags in (AARCH64, ARMV7):
+        paths[flags] = folder / flags[1]
+        exported = [f"-Wl,-u,{name}" for name in ("subbyte_find_isa", "subbyte_best_isa", "subbyte_fully_connected")]
+        sources = [*core_sources(), ROOT / "tests/c/arm.c"]
+        common = ["-std=c11", "-O2", "-ffp-contract=off", "-static", "-fno-sanitize=all", "-I", INCLUDE]
+        compile_c([*flags, *common, *exported, *sources, "-o", paths[flags]], ZIG)
+    return paths
+
+
+class Variant:
+    """A variant on an emulated processor."""
+
+    def __init__(self, program: Program, name: str) -> None:
+        self.program = program
+        self.address = program.call("subbyte_find_isa", name.encode() + b"\0")
+        assert self.address
+
+    def run(self, layer: PackedLayer, x: np.ndarray) -> np.ndarray:
+        """int8 [rows, K] to int8 [rows, N], every buffer ending at a page without access."""
+        output = np.zeros((len(x), len(layer.codes)), np.int8)
+        self.program.call("subbyte_fully_connected", layer.pack(), x, len(x), output, self.address)
+        return output
+
+
+@pytest.fixture(scope="session", params=CASES, ids=lambda case: " ".join(case))
+def variant(request, programs) -> Variant:
+    target, name = request.param
+    return Variant(Program(programs[TARGETS[target].flags], TARGETS[target].processor), name)
+
+
+def decode_fields(kind: str, bits: int, rng: np.random.Generator) -> dict:
+    if kind == "codebook":
+        return {"codebook": rng.integers(-128, 128, 1 << bits).astype(np.int8)}
+    return {"code_offset": int(rng.integers(-128, 129 - (1 << bits)))}
+
+
+def shapes(rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
+    """(K, N, rows): every K, every N and every number of rows, each with some of the others."""
+    for features in FEATURES:
+        yield features, int(rng.choice(CHANNELS[:20])), int(rng.choice(ROWS))
+    for channels in CHANNELS:
+        yield int(rng.choice(FEATURES[:69])), channels, int(rng.choice(ROWS))
+
+
+@pytest.mark.parametrize("kind", ["linear", "codebook"])
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_every_width_decode_and_shape(bits, kind, variant):
+    rng = np.random.default_rng([bits, *kind.encode()])
+    for features, channels, rows in shapes(rng):
+        layer = random_layer(rng, features, channels, bits, **decode_fields(kind, bits, rng))
+        x = rng.integers(-128, 128, (rows, features)).astype(np.int8)
+        np.testing.assert_array_equal(variant.run(layer, x), reference.fully_connected(layer, x))
+
+
+@pytest.mark.parametrize("features", [31, 64, 4097, MAX_FEATURES])
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_the_largest_sums(bits, features, variant):
+    """Every code and every input at its end: no sum of 16 or 32 bits overflows on the way."""
+    codes = np.zeros((5, features), np.uint8)
+    codes[1::2] = (1 << bits) - 1
+    extremes = np.where(np.arange(1 << bits) % 2, 127, -128).astype(np.int8)
+    for decode in ({"code_offset": -(1 << (bits - 1))}, {"codebook": extremes}, {"codebook": extremes[::-1].copy()}):
+        layer = PackedLayer(
+            codes=codes,
+            weight_bits=bits,
+            multiplier=np.full(5, 100 / (128 * 128 * features), np.float32),
+            bias=np.array([0, 1, -1, 7, 3], np.int32),
+            input_scale=1.0,
+            output_scale=1.0,
+            **decode,
+        )
+        for extreme in (-128, 127):
+            x = np.full((1 if features > 5000 else 4, features), extreme, np.int8)
+            np.testing.assert_array_equal(variant.run(layer, x), reference.fully_connected(layer, x))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_best_variant_that_the_processor_has_is_chosen(target, programs):
+    found = TARGETS[target]
+    program = Program(programs[found.flags], found.processor)
+    program.call("set_dot_product", found.processor is ARM64_MAX)
+    assert program.call("subbyte_best_isa") == Variant(program, found.variants[0]).address
+    for name in ("neon_dotprod", "neon", "portable"):
+        address = program.call("subbyte_find_isa", name.encode() + b"\0")
+        assert (address != 0 and program.call("subbyte_isa_runs", address) % 2 == 1) == (name in found.variants)
+
+
+def test_dot_products_need_the_processor(programs):
+    """The test of the variant is of the variant: its instructions fault where there are none."""
+    layer = random_layer(np.random.default_rng(0), 64, 16)
+    with pytest.raises(UcError):
+        Variant(Program(programs[AARCH64], CORTEX_A72), "neon_dotprod").run(layer, np.zeros((1, 64), np.int8))
