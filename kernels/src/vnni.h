@@ -120,7 +120,7 @@ INLINE void add_plane(const uint8_t *blocks[MOST_VECTORS], const size_t block_by
   for (; first < inputs->features; first += span) {
     UNROLL
     for (int r = 0; r < shape.rows; ++r) {
-      x[r] = inputs->tail[r] + first - whole;
+      x[r] = inputs->tail[r] + (first - whole);
     }
     add_block(blocks, x, shape, 0, sums);
     step_blocks(blocks, block_bytes, shape.vectors);
