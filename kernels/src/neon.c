@@ -73,6 +73,7 @@ INLINE int32x4_t total(const sums *sums) {
 }
 
 #include "neon.h"
+#include "neon_finish.h"
 
 FUNCTION int32_t input_sum(const int8_t *x, int32_t features) {
   int32x4_t sums = vdupq_n_s32(0);
@@ -88,11 +89,6 @@ FUNCTION int32_t input_sum(const int8_t *x, int32_t features) {
     sum += x[k];
   }
   return sum;
-}
-
-FUNCTION void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
-                     const subbyte_inputs *inputs, const int32_t *sums, int8_t *output) {
-  subbyte_finish_rows(header, layer, first, channels, inputs, sums, output);
 }
 
 const subbyte_isa subbyte_neon = {

@@ -30,31 +30,17 @@ typedef struct blocks {
   uint8x16_t planes[SUBBYTE_PLANES][VECTORS];
 } blocks;
 
-INLINE void load_block(const uint8_t *bytes, int vectors, uint8x16_t block[VECTORS]) {
-#if defined(__aarch64__)
-  if (vectors == 4) { // in one instruction: the compiler's own choice, two LDP, is slow on Cortex-A55
-    const uint8x16x4_t all = vld1q_u8_x4(bytes);
-    UNROLL
-    for (int v = 0; v < 4; ++v) {
-      block[v] = all.val[v];
-    }
-    return;
-  }
-#endif
-  UNROLL
-  for (int v = 0; v < vectors; ++v) {
-    block[v] = vld1q_u8(bytes + 16 * v);
-  }
-}
-
 // Loads the blocks that start with that quad of a stride.
 INLINE void load_blocks(const weights *weights, shape shape, int quad, blocks *blocks) {
   UNROLL
   for (int plane = 0; plane < SUBBYTE_PLANES; ++plane) {
     const int width = 8 >> plane;
     if ((shape.bits & width) && quad * width % 8 == 0) {
-      load_block(weights->planes[plane] + weights->block_bytes * (size_t)(quad * width / 8), shape.vectors,
-                 blocks->planes[plane]);
+      const uint8_t *block = weights->planes[plane] + weights->block_bytes * (size_t)(quad * width / 8);
+      UNROLL
+      for (int v = 0; v < shape.vectors; ++v) {
+        blocks->planes[plane][v] = vld1q_u8(block + 16 * v);
+      }
     }
   }
 }
@@ -240,21 +226,35 @@ INLINE weights find_weights(const subbyte_panels *panels, int32_t panel, int vec
 
 INLINE void add_panel(const subbyte_panels *panels, int32_t panel, const subbyte_inputs *inputs, int row, shape shape,
                       int32_t *to) {
-  for (int v = 0; CHANNELS * v < subbyte_panel_channels(panels, panel); v += shape.vectors) {
+  const int32_t channels = subbyte_panel_channels(panels, panel);
+  for (int r = 0; r < shape.rows && channels < SUBBYTE_PANEL; ++r) {
+    memset(to + SUBBYTE_TILE * r, 0, sizeof *to * SUBBYTE_PANEL); // what lies beyond the channels
+  }
+  for (int v = 0; CHANNELS * v < channels; v += shape.vectors) {
     add_channels(find_weights(panels, panel, v, shape), inputs, row, shape, to + CHANNELS * v);
+  }
+}
+
+// One row. The last panel takes half the registers where they are enough.
+INLINE void add_row(const subbyte_panels *panels, int32_t panel, const subbyte_inputs *inputs, int row, int bits,
+                    int is_codebook, int32_t *to) {
+  if (subbyte_panel_channels(panels, panel) <= CHANNELS * VECTORS / 2 && !is_codebook) {
+    add_panel(panels, panel, inputs, row, (shape){bits, is_codebook, VECTORS / 2, 1}, to);
+  } else {
+    add_panel(panels, panel, inputs, row, (shape){bits, is_codebook, VECTORS, 1}, to);
   }
 }
 
 INLINE void add_panels(const subbyte_panels *panels, const subbyte_inputs *inputs, int bits, int is_codebook,
                        int32_t *to) {
   for (int32_t panel = 0; panel < panels->count; ++panel) {
-    int32_t *panel_to = to + SUBBYTE_PANEL * panel;
     for (int row = 0; row < inputs->rows;) {
+      int32_t *row_to = to + SUBBYTE_TILE * row + SUBBYTE_PANEL * panel;
       if (inputs->rows - row > ROWS / 2) { // all at once take less time than more than half of them alone
-        add_panel(panels, panel, inputs, row, (shape){bits, is_codebook, 1, ROWS}, panel_to + SUBBYTE_TILE * row);
+        add_panel(panels, panel, inputs, row, (shape){bits, is_codebook, 1, ROWS}, row_to);
         row += ROWS;
       } else {
-        add_panel(panels, panel, inputs, row, (shape){bits, is_codebook, VECTORS, 1}, panel_to + SUBBYTE_TILE * row);
+        add_row(panels, panel, inputs, row, bits, is_codebook, row_to);
         ++row;
       }
     }
