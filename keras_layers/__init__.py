@@ -7,6 +7,14 @@ Importing this package registers its classes, so that `tf.keras.models.load_mode
 
 from . import quantizers
 from .activations import ClippedReLU, QuantActivation, QuantInput
+from .conv import (
+    QuantConv1D,
+    QuantConv2D,
+    QuantDepthwiseConv1D,
+    QuantDepthwiseConv2D,
+    QuantSeparableConv1D,
+    QuantSeparableConv2D,
+)
 from .dense import QuantDense
 from .normalization import QuantBatchNormalization
 from .regularizers import TargetDistribution
@@ -17,8 +25,14 @@ __all__ = [
     "ClippedReLU",
     "QuantActivation",
     "QuantBatchNormalization",
+    "QuantConv1D",
+    "QuantConv2D",
     "QuantDense",
+    "QuantDepthwiseConv1D",
+    "QuantDepthwiseConv2D",
     "QuantInput",
+    "QuantSeparableConv1D",
+    "QuantSeparableConv2D",
     "TargetDistribution",
     "TwoStage",
     "quantizers",

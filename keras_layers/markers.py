@@ -12,8 +12,9 @@ from contextvars import ContextVar
 
 import tensorflow as tf
 
-#: What the converter calls a marked fully connected layer, and what the kernel registers.
+#: What the converter calls a marked layer; a convolution may have any number of groups.
 FULLY_CONNECTED = "SubbyteFullyConnected"
+CONV_2D = "SubbyteConv2D"
 #: The rounding of an activation quantizer. The converter drops its body: the int8 tensor behind it rounds by itself.
 ROUNDING = "SubbyteRounding"
 

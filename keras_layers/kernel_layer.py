@@ -1,0 +1,260 @@
+"""What layers with a quantized kernel share, whatever product they compute."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from . import folding, markers, numerics, quantizers, stages
+from .normalization import QuantBatchNormalization
+
+GAINS = ("scalar", "channel", None)
+
+
+class KernelLayer(tf.keras.layers.Layer):
+    """Base of the layers whose kernel is integer codes times a step.
+
+        y = activation(normalization(gain * (step * product(x, codes) + bias)))
+
+    arXiv 2207.06920, section 4.1: the gain stands outside the product, the bias inside the bracket. The kernel is
+    quantized in both stages; stage 2 adds bias and gain (8 bits) and puts the folded scale and offset on the grid of
+    the deployed op. A subclass says which shape the kernel has, and the product.
+
+    Args:
+        activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
+        activity_regularizer, kernel_constraint, bias_constraint: as in stock layers. "quantizer" takes the kernel
+            quantizer's own: for `Tanh` the target distribution. They act on the latent kernel.
+        kernel_quantizer: from `quantizers`; None is `Linear(8)`.
+        gain: "scalar", one for each output "channel", or None for none.
+        normalization: a `QuantBatchNormalization` between the product and the activation.
+        parameter_bits: width of bias and gain in stage 2.
+        bias_resolution: the folded bias is an integer in 1/bias_resolution of the folded scale, a power of two. Inputs
+            need a scale of at most 1/bias_resolution at conversion.
+        **kwargs: Keras's own, such as `name`.
+    """
+
+    #: What the converter calls the layer; one of `markers`.
+    marker: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "quantizer",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = "quantizer",
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        kernel_quantizer: quantizers.Quantizer | dict[str, Any] | None = None,
+        gain: str | None = "scalar",
+        normalization: QuantBatchNormalization | dict[str, Any] | None = None,
+        parameter_bits: int = 8,
+        bias_resolution: int = 16,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        if gain not in GAINS:
+            raise ValueError(f"{self.name}: gain must be 'scalar', 'channel' or None, not {gain!r}")
+        if parameter_bits not in range(2, 17):
+            raise ValueError(f"{self.name}: parameter_bits must be 2 to 16, not {parameter_bits!r}")
+        if bias_resolution not in [2**e for e in range(17)]:
+            raise ValueError(
+                f"{self.name}: bias_resolution must be a power of two up to 65536, not {bias_resolution!r}"
+            )
+        self.kernel_quantizer = quantizers.get(kernel_quantizer)
+        from_quantizer = self.kernel_quantizer
+        self.use_bias, self.gain_kind = bool(use_bias), gain
+        self.activation = tf.keras.activations.get(activation)
+        self.kernel_initializer = tf.keras.initializers.get(
+            from_quantizer.initializer if kernel_initializer == "quantizer" else kernel_initializer
+        )
+        self.kernel_regularizer = tf.keras.regularizers.get(
+            from_quantizer.regularizer if kernel_regularizer == "quantizer" else kernel_regularizer
+        )
+        self.bias_initializer = tf.keras.initializers.get(bias_initializer)
+        self.bias_regularizer = tf.keras.regularizers.get(bias_regularizer)
+        self.kernel_constraint = tf.keras.constraints.get(kernel_constraint)
+        self.bias_constraint = tf.keras.constraints.get(bias_constraint)
+        if isinstance(normalization, dict):
+            normalization = tf.keras.utils.deserialize_keras_object(normalization)
+        if normalization is not None and not isinstance(normalization, QuantBatchNormalization):
+            raise TypeError(
+                f"{self.name}: normalization must be a QuantBatchNormalization, not {normalization!r}; "
+                "a stock BatchNormalization goes behind the layer"
+            )
+        self.normalization = normalization
+        self.parameter_bits, self.bias_resolution = int(parameter_bits), int(bias_resolution)
+        self.supports_masking = True
+
+    def _count(self, name: str, value: int) -> int:
+        """`value`, checked: a positive integer."""
+        if isinstance(value, bool) or not (isinstance(value, int) and value > 0):
+            raise ValueError(f"{self.name}: {name} must be a positive integer, not {value!r}")
+        return value
+
+    def _output_channels(self, inputs: Any) -> Any:
+        """Size of the output's last dimension where the input's is `inputs`; None where neither is known."""
+        raise NotImplementedError
+
+    def _kernel_shape(self, inputs: int) -> tuple[int, ...]:
+        """Shape of the latent kernel, as in the stock layer. Raises ValueError for inputs that do not fit."""
+        raise NotImplementedError
+
+    def _product(self, x: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
+        """Sums of products in x's type, output channels last."""
+        raise NotImplementedError
+
+    def _output_channels_last(self, kernel: tf.Tensor) -> tf.Tensor:
+        """The kernel with its output channels in the last dimension, where a quantizer expects them."""
+        return kernel
+
+    def _pad(self, x: tf.Tensor) -> tf.Tensor:
+        """The input with what a stock op adds to it on the device, in front of the layer's own."""
+        return x
+
+    def _marker_attributes(self) -> dict[str, int | str]:
+        """What the converter has to know of the product beside the codes."""
+        return {}
+
+    def build(self, input_shape: Any) -> None:
+        numerics.require_float32(self)
+        inputs = input_shape[-1]
+        if inputs is None:
+            raise ValueError(f"{self.name}: the number of inputs, the last dimension, must be known")
+        kernel_shape, self._channels = self._kernel_shape(inputs), self._output_channels(inputs)
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=kernel_shape,
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(self._channels,),
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+            )
+        self.gain = None
+        if self.gain_kind is not None:
+            fan_in = math.prod(kernel_shape) // self._channels
+            start = tf.keras.initializers.Constant(self.kernel_quantizer.initial_gain(fan_in))
+            shape = () if self.gain_kind == "scalar" else (self._channels,)
+            self.gain = self.add_weight(name="gain", shape=shape, initializer=start)
+        self.stage_flag = stages.add_stage_flag(self, "bias_and_gain")
+        # Loading a model builds the parts of a layer before the layer.
+        if self.normalization is not None and not self.normalization.built:
+            self.normalization.build((*input_shape[:-1], self._channels))
+        self._marked_product = self._mark_product()
+        self.built = True
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        padded = self._pad(inputs)
+        outputs = self._train(padded) if training else self._infer(padded)
+        outputs.set_shape(self.compute_output_shape(inputs.shape))
+        return self.activation(outputs)
+
+    def _train(self, inputs: tf.Tensor) -> tf.Tensor:
+        latent = self._output_channels_last(tf.convert_to_tensor(self.kernel))
+        sums = self._product(inputs, self.kernel_quantizer.codes(latent))
+        statistics = None
+        if self.normalization is not None and self.normalization.trainable:
+            statistics = numerics.moments(sums, axes=list(range(len(inputs.shape) - 1)))
+        scale, offset = self._fold(latent, statistics)
+        return sums * scale + offset
+
+    def _infer(self, inputs: tf.Tensor) -> tf.Tensor:
+        # float64: the same codes, scales and offsets from every compiler.
+        latent = self._output_channels_last(tf.cast(self.kernel, tf.float64))
+        real_codes = self.kernel_quantizer.real_codes(latent)
+        codes = self.kernel_quantizer.round_codes(real_codes)
+        scale, offset = self._fold(latent, None)
+        # The kernel's scale is positive; a negative batch-norm gamma turns the codes instead.
+        flip = tf.where(scale < 0, -tf.ones_like(scale), tf.ones_like(scale))
+        scale = tf.abs(scale)
+        # Where stage 1 meets a scale of 0, its offset must not divide by it.
+        scale = tf.maximum(scale, 2.0**-60)
+        arguments = (codes * flip, scale, offset / scale, real_codes * flip)
+        return self._marked_product(inputs, *(tf.cast(value, tf.float32) for value in arguments))
+
+    def _mark_product(self) -> Callable[..., tf.Tensor]:
+        quantizer = self.kernel_quantizer
+
+        def scaled_product(
+            x: tf.Tensor, codes: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, real_codes: tf.Tensor
+        ) -> tf.Tensor:
+            del real_codes  # for the converter's report
+            return (self._exact_product(x, codes) + offset) * scale
+
+        return markers.mark(
+            self.marker,
+            scaled_product,
+            layer=self.name,
+            bits=quantizer.bits,
+            code_offset=quantizer.code_offset,
+            code_step=quantizer.code_step,
+            bias_resolution=self.bias_resolution,
+            **self._marker_attributes(),
+        )
+
+    def _exact_product(self, x: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
+        """The product without rounding: float32 holds sums of 8-bit codes times integers below 2^24, float64 the rest.
+
+        It is exact in whatever order the products are added.
+        """
+        if math.prod(codes.shape[:-1]) * 255 * self.kernel_quantizer.largest_code < 2**24:
+            return self._product(x, codes)
+        return tf.cast(self._product(tf.cast(x, tf.float64), tf.cast(codes, tf.float64)), x.dtype)
+
+    def _fold(self, latent: tf.Tensor, statistics: tuple[tf.Tensor, tf.Tensor] | None) -> tuple[tf.Tensor, tf.Tensor]:
+        dtype, shape = latent.dtype, (self._channels,)
+        on = stages.is_on(self.stage_flag)
+
+        def quantized(*plain: tf.Tensor) -> list[tf.Tensor]:
+            rows = tf.stack(plain)
+            return tf.unstack(tf.where(on, numerics.quantize_linear(rows, self.parameter_bits), rows))
+
+        variables = {"gain": self.gain, "bias": self.bias}
+        present = {key: value for key, value in variables.items() if value is not None}
+        vectors = [tf.broadcast_to(tf.cast(value, dtype), shape) for value in present.values()]
+        parameters = {"gain": tf.ones(shape, dtype), "bias": tf.zeros(shape, dtype)}
+        if present:
+            parameters |= zip(present, numerics.straight_through(quantized)(*vectors), strict=True)
+        step = self.kernel_quantizer.step(latent)
+        scale, offset = folding.fold(step, parameters["gain"], parameters["bias"], self.normalization, statistics)
+
+        def deployed(scale: tf.Tensor, offset: tf.Tensor) -> list[tf.Tensor]:
+            on_grid = folding.to_grid(scale, offset, self.bias_resolution)
+            return [tf.where(on, on_grid[0], scale), tf.where(on, on_grid[1], offset)]
+
+        scale, offset = numerics.straight_through(deployed)(scale, offset)
+        return scale, offset
+
+    def get_config(self) -> dict[str, Any]:
+        normalization = self.normalization
+        return {
+            **super().get_config(),
+            "activation": tf.keras.activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            "kernel_initializer": tf.keras.initializers.serialize(self.kernel_initializer),
+            "bias_initializer": tf.keras.initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": tf.keras.regularizers.serialize(self.kernel_regularizer),
+            "bias_regularizer": tf.keras.regularizers.serialize(self.bias_regularizer),
+            "activity_regularizer": tf.keras.regularizers.serialize(self.activity_regularizer),
+            "kernel_constraint": tf.keras.constraints.serialize(self.kernel_constraint),
+            "bias_constraint": tf.keras.constraints.serialize(self.bias_constraint),
+            "kernel_quantizer": tf.keras.utils.serialize_keras_object(self.kernel_quantizer),
+            "gain": self.gain_kind,
+            "normalization": None if normalization is None else tf.keras.utils.serialize_keras_object(normalization),
+            "parameter_bits": self.parameter_bits,
+            "bias_resolution": self.bias_resolution,
+        }
