@@ -14,6 +14,9 @@ static const subbyte_isa *const isas[] = {
 #if defined(SUBBYTE_NEON)
     &subbyte_neon,
 #endif
+#if defined(SUBBYTE_DSP)
+    &subbyte_dsp,
+#endif
     &subbyte_portable, // last: it runs everywhere and defines correct
 };
 

@@ -83,6 +83,12 @@ extern const subbyte_isa subbyte_neon_dotprod;
 extern const subbyte_isa subbyte_neon;
 #endif
 
+// Of the M class from Cortex-M4 on: the compiler's -mcpu decides whether all of the program may use it.
+#if defined(__ARM_FEATURE_SIMD32) && !defined(__ARM_NEON) && defined(__GNUC__)
+#define SUBBYTE_DSP
+extern const subbyte_isa subbyte_dsp;
+#endif
+
 extern const subbyte_isa subbyte_portable;
 subbyte_sums subbyte_portable_linear_sums, subbyte_portable_codebook_sums;
 
