@@ -6,7 +6,7 @@ import ctypes
 from functools import cache
 
 import numpy as np
-from subbyte.schemas.packed_layer import read_header
+from subbyte.schemas.packed_layer import Op, read_header
 
 from .library import delegate_path
 
@@ -35,15 +35,40 @@ def fully_connected(data: bytes, x: np.ndarray, isa: str | None = None) -> np.nd
     features, channels = int(header["input_features"]), int(header["output_channels"])
     if x.dtype != np.int8 or x.shape[-1:] != (features,):
         raise ValueError(f"x must be int8 [..., {features}], not {x.dtype} {list(x.shape)}")
-    library = load()
-    chosen = library.subbyte_best_isa() if isa is None else library.subbyte_find_isa(isa.encode())
-    if not chosen or not library.subbyte_isa_runs(chosen):
-        here = ", ".join(name for name, runs in isas().items() if runs)
-        raise ValueError(f"no instruction set {isa!r} here, only {here}")
+    library, chosen = load(), _find_isa(isa)
     x = np.ascontiguousarray(x)
     output = np.empty((*x.shape[:-1], channels), np.int8)
     library.subbyte_fully_connected(data, x.ctypes.data, x.size // features, output.ctypes.data, chosen)
     return output
+
+
+def conv_2d(data: bytes, x: np.ndarray, isa: str | None = None) -> np.ndarray:
+    """A packed convolution, depthwise or not: int8 [B, H, W, C] to int8 [B, OH, OW, N]."""
+    check(data)
+    header = read_header(data)
+    channels = int(header["input_channels"])
+    if header["op"] == Op.FULLY_CONNECTED:
+        raise ValueError("the layer is no convolution")
+    if x.dtype != np.int8 or x.ndim != 4 or x.shape[-1] != channels:
+        raise ValueError(f"x must be int8 [batch, height, width, {channels}], not {x.dtype} {list(x.shape)}")
+    library, chosen = load(), _find_isa(isa)
+    batch, height, width, _ = x.shape
+    sizes = (ctypes.c_int32(), ctypes.c_int32())
+    library.subbyte_conv_2d_output(data, height, width, *map(ctypes.byref, sizes))
+    output = np.empty((batch, *(size.value for size in sizes), int(header["output_channels"])), np.int8)
+    scratch = np.empty(library.subbyte_conv_2d_scratch(data), np.int8)
+    x = np.ascontiguousarray(x)
+    library.subbyte_conv_2d(data, x.ctypes.data, batch, height, width, output.ctypes.data, scratch.ctypes.data, chosen)
+    return output
+
+
+def _find_isa(name: str | None) -> int:
+    library = load()
+    chosen = library.subbyte_best_isa() if name is None else library.subbyte_find_isa(name.encode())
+    if not chosen or not library.subbyte_isa_runs(chosen):
+        here = ", ".join(isa for isa, runs in isas().items() if runs)
+        raise ValueError(f"no instruction set {name!r} here, only {here}")
+    return chosen
 
 
 @cache
@@ -60,6 +85,9 @@ def load(path: str | None = None) -> ctypes.CDLL:
         "subbyte_isa_name": (text, [pointer]),
         "subbyte_isa_runs": (int32, [pointer]),
         "subbyte_fully_connected": (None, [pointer, pointer, int32, pointer, pointer]),
+        "subbyte_conv_2d": (None, [pointer, pointer, int32, int32, int32, pointer, pointer, pointer]),
+        "subbyte_conv_2d_scratch": (ctypes.c_size_t, [pointer]),
+        "subbyte_conv_2d_output": (None, [pointer, int32, int32, pointer, pointer]),
         "subbyte_fully_connected_channels": (None, [pointer, pointer, int32, pointer, pointer, int32, int32]),
     }
     for name, (result, arguments) in signatures.items():

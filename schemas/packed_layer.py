@@ -32,7 +32,10 @@ PLANE_WIDTHS = (8, 4, 2, 1)
 
 @dataclass(frozen=True)
 class Geometry:
-    """The window of a convolution; a fully connected layer keeps the defaults."""
+    """The window of a convolution; a fully connected layer keeps the defaults.
+
+    A depthwise convolution has as many groups as input channels.
+    """
 
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
@@ -78,6 +81,11 @@ class PackedLayer:
             return self.codebook.astype(np.int32)[self.codes]
         return self.code_offset + self.code_step * self.codes.astype(np.int32)
 
+    @property
+    def _panel_run(self) -> int:
+        """Output channels that panels go through: those that read the same inputs."""
+        return _panel_run(self.op, len(self.codes), self.geometry.groups)
+
     def pack(self) -> bytes:
         """The layer's bytes, the same for the same layer. Raises ValueError for a layer the format cannot hold."""
         self._check()
@@ -87,11 +95,12 @@ class PackedLayer:
         header = np.zeros((), HEADER)
         sections = _Sections(HEADER.itemsize)
         last_block = 0
-        for slot, plane in enumerate(pack_planes(self.codes, self.weight_bits)):
+        run = self._panel_run
+        for slot, plane in enumerate(pack_planes(self.codes, self.weight_bits, run)):
             if plane.size:
                 offset = sections.add(plane.tobytes(), alignment=64)
                 header["plane_offset"][slot] = offset
-                last_block = offset + plane.size - 4 * _last_panel(channels)
+                last_block = offset + plane.size - 4 * _last_panel(run)
         header["multiplier_offset"] = sections.add(multiplier.tobytes(), alignment=4)
         header["bias_offset"] = sections.add(bias.tobytes(), alignment=4)
         if self.codebook is not None:
@@ -157,7 +166,7 @@ class PackedLayer:
         ]
         codebook = section("codebook_offset", "i1", 1 << bits) if header["decode"] == Decode.CODEBOOK else None
         return cls(
-            codes=unpack_planes(planes, channels, features),
+            codes=unpack_planes(planes, channels, features, _panel_run(header["op"], channels, int(header["groups"]))),
             weight_bits=bits,
             multiplier=multiplier,
             bias=bias,
@@ -206,7 +215,23 @@ class PackedLayer:
         room = 2**31 - 1 - 128 * features * max(map(abs, ends))
         if np.abs(self.bias.astype(np.int64)).max() > room:
             raise ValueError(f"a bias beyond {room}: with {features} inputs the sum could leave 32 bits")
+        self._check_geometry()
         self._check_activations()
+
+    def _check_geometry(self) -> None:
+        geometry, (channels, features) = self.geometry, self.codes.shape
+        if self.op == Op.FULLY_CONNECTED:
+            if geometry != Geometry():
+                raise ValueError(f"a fully connected layer has no window, stride or groups: {geometry}")
+            return
+        sizes = (*geometry.kernel, *geometry.stride, *geometry.dilation, geometry.groups)
+        if min(sizes) < 1 or max(geometry.kernel) > 65535 or max(*geometry.stride, *geometry.dilation) > 255:
+            raise ValueError(f"kernel must be 1 to 65535, stride and dilation 1 to 255, groups at least 1: {geometry}")
+        taps = geometry.kernel[0] * geometry.kernel[1]
+        if channels % geometry.groups or features % taps:
+            raise ValueError(f"{channels} x {features} codes do not fit {geometry}")
+        if self.op == Op.DEPTHWISE_CONV_2D and features != taps:
+            raise ValueError(f"a depthwise convolution has a code for each of {taps} taps a channel, not {features}")
 
     def _check_activations(self) -> None:
         codes = (self.input_zero_point, self.output_zero_point, *self.clamp)
@@ -252,29 +277,44 @@ def plane_bytes(width: int, channels: int, features: int) -> int:
     return -(-features * width // 32) * 4 * channels
 
 
-def pack_planes(codes: np.ndarray, bits: int) -> list[np.ndarray]:
-    """Codes [channels, features] as uint8 planes of 8, 4, 2 and 1 bits; empty where `bits` has no such digit."""
+def _panel_run(op: int, channels: int, groups: int) -> int:
+    return channels // groups if op == Op.CONV_2D else channels
+
+
+def pack_planes(codes: np.ndarray, bits: int, run: int | None = None) -> list[np.ndarray]:
+    """Codes [channels, features] as uint8 planes of 8, 4, 2 and 1 bits; empty where `bits` has no such digit.
+
+    Panels start anew after every `run` channels; by default they go through all.
+    """
     planes, shift = [], 0
     for width in PLANE_WIDTHS:
         if not bits & width:
             planes.append(np.zeros(0, np.uint8))
             continue
-        planes.append(_pack_plane((codes >> shift) & ((1 << width) - 1), width))
+        planes.append(_pack_plane((codes >> shift) & ((1 << width) - 1), width, run or len(codes)))
         shift += width
     return planes
 
 
-def unpack_planes(planes: list[np.ndarray | None], channels: int, features: int) -> np.ndarray:
+def unpack_planes(planes: list[np.ndarray | None], channels: int, features: int, run: int | None = None) -> np.ndarray:
     """The inverse of `pack_planes`: uint8 codes [channels, features]."""
     codes, shift = np.zeros((channels, features), np.uint8), 0
     for width, plane in zip(PLANE_WIDTHS, planes, strict=True):
         if plane is not None and plane.size:
-            codes |= _unpack_plane(plane, width, channels, features) << shift
+            codes |= _unpack_plane(plane, width, channels, features, run or channels) << shift
             shift += width
     return codes
 
 
-def _pack_plane(digits: np.ndarray, width: int) -> np.ndarray:
+def _panels(channels: int, run: int) -> list[slice]:
+    return [
+        slice(c, min(c + PANEL, start + run))
+        for start in range(0, channels, run)
+        for c in range(start, start + run, PANEL)
+    ]
+
+
+def _pack_plane(digits: np.ndarray, width: int, run: int) -> np.ndarray:
     channels, features = digits.shape
     fields = 8 // width
     blocks = -(-features // (4 * fields))
@@ -282,17 +322,16 @@ def _pack_plane(digits: np.ndarray, width: int) -> np.ndarray:
     padded.reshape(channels, -1)[:, :features] = digits
     shifts = (width * np.arange(fields, dtype=np.uint8))[:, None]
     rows = np.bitwise_or.reduce(padded << shifts, axis=2)  # [channels, blocks, 4]
-    panels = [rows[c : c + PANEL].transpose(1, 0, 2).ravel() for c in range(0, channels, PANEL)]
-    return np.concatenate(panels)
+    return np.concatenate([rows[panel].transpose(1, 0, 2).ravel() for panel in _panels(channels, run)])
 
 
-def _unpack_plane(plane: np.ndarray, width: int, channels: int, features: int) -> np.ndarray:
+def _unpack_plane(plane: np.ndarray, width: int, channels: int, features: int, run: int) -> np.ndarray:
     fields = 8 // width
     blocks = -(-features // (4 * fields))
     rows = np.empty((channels, blocks, 4), np.uint8)
-    for first in range(0, channels, PANEL):
-        panel = plane[first * blocks * 4 : (first + PANEL) * blocks * 4]
-        rows[first : first + PANEL] = panel.reshape(blocks, -1, 4).transpose(1, 0, 2)
+    for panel in _panels(channels, run):
+        section = plane[panel.start * blocks * 4 : panel.stop * blocks * 4]
+        rows[panel] = section.reshape(blocks, -1, 4).transpose(1, 0, 2)
     shifts = (width * np.arange(fields, dtype=np.uint8))[:, None]
     digits = (rows[:, :, None, :] >> shifts) & ((1 << width) - 1)  # [channels, blocks, fields, 4]
     return digits.reshape(channels, -1)[:, :features]

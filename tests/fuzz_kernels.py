@@ -15,6 +15,7 @@ import numpy as np
 from compilers import INCLUDE, ROOT, compile_c, core_sources
 from models import random_layer
 from subbyte.schemas import PackedLayer
+from subbyte.schemas.packed_layer import Geometry, Op, Padding
 
 TARGET = ROOT / "tests" / "c" / "fuzz_layer.c"
 
@@ -61,7 +62,24 @@ def corpus() -> dict[str, bytes]:
             layer = with_sections(random_layer(rng, features, channels, bits, **fields), number)
             x = rng.integers(-128, 128, (rows, features)).astype(np.int8)
             inputs[f"{bits}bit_{kind}_{channels}x{features}"] = target_input(layer.pack(), x, number % 64)
+    for bits, layer in enumerate(convolutions(rng), start=1):
+        x = rng.integers(-128, 128, (9, 35)).astype(np.int8)  # rows of the image, 5 pixels of 7 channels
+        inputs[f"{bits}bit_{layer.op.name.lower()}"] = target_input(layer.pack(), x, bits)
     return inputs
+
+
+def convolutions(rng: np.random.Generator) -> list[PackedLayer]:
+    """With groups, strides, dilation and padding, and depthwise ones; one of each width."""
+    layers = []
+    for bits in range(1, 9):
+        is_depthwise, same = bits % 2 == 0, Padding(bits // 2 % 2)
+        geometry = Geometry(
+            (1 + bits % 3, 3), (1, 1 + bits % 2), (2, 1), same, groups=7 if is_depthwise else 1 + bits % 3
+        )
+        features = geometry.kernel[0] * 3 * (1 if is_depthwise else 2)
+        op = Op.DEPTHWISE_CONV_2D if is_depthwise else Op.CONV_2D
+        layers.append(random_layer(rng, features, 7 * 6, bits, op=op, geometry=geometry, input_zero_point=bits))
+    return layers
 
 
 def write_corpus(folder: Path) -> list[Path]:

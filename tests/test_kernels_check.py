@@ -10,6 +10,7 @@ from guard import Guarded
 from models import random_layer
 from subbyte.kernels import native
 from subbyte.schemas import ENUMS, HEADER
+from subbyte.schemas.packed_layer import Geometry, Padding
 
 CODEBOOK = np.arange(8, dtype=np.int8)
 
@@ -36,8 +37,7 @@ LIES = [
     ("total_bytes", 2**32 - 1, "size"),
     ("op", 0, "does not know"),
     ("op", 4, "does not know"),
-    ("op", ENUMS["Op"].CONV_2D, "does not compute"),
-    ("op", ENUMS["Op"].DEPTHWISE_CONV_2D, "does not compute"),
+    ("op", ENUMS["Op"].DEPTHWISE_CONV_2D, "do not fit"),
     ("weight_bits", 0, "weight_bits"),
     ("weight_bits", 9, "weight_bits"),
     ("weight_bits", 2, "section"),
@@ -86,15 +86,15 @@ LIES = [
     ("output_scale", 0.0, "scales"),
     ("output_scale", np.nan, "scales"),
     ("output_scale", np.inf, "scales"),
-    ("input_channels", 41, "geometry"),
-    ("groups", 2, "geometry"),
-    ("kernel_height", 2, "geometry"),
-    ("kernel_width", 0, "geometry"),
-    ("stride_height", 2, "geometry"),
-    ("stride_width", 0, "geometry"),
-    ("dilation_height", 2, "geometry"),
-    ("dilation_width", 0, "geometry"),
-    ("padding", ENUMS["Padding"].SAME, "geometry"),
+    ("input_channels", 41, "do not fit"),
+    ("groups", 2, "do not fit"),
+    ("kernel_height", 2, "do not fit"),
+    ("kernel_width", 0, "do not fit"),
+    ("stride_height", 2, "do not fit"),
+    ("stride_width", 0, "do not fit"),
+    ("dilation_height", 2, "do not fit"),
+    ("dilation_width", 0, "do not fit"),
+    ("padding", ENUMS["Padding"].SAME, "do not fit"),
     ("padding", 2, "does not know"),
     *((("reserved", i), 1, "does not know") for i in range(3)),
     (("plane_offset", 0), 128, "section"),  # a plane that 3 bits do not have
@@ -120,6 +120,36 @@ def test_a_lying_header_is_refused(field, value, message):
     lie = with_field(layer_bytes(), name, value, index)
     with pytest.raises(ValueError, match=message):
         native.check(lie)
+
+
+CONVOLUTION_LIES = [
+    ("op", ENUMS["Op"].FULLY_CONNECTED),
+    ("op", ENUMS["Op"].DEPTHWISE_CONV_2D),
+    ("input_channels", 0),
+    ("input_channels", 3),
+    ("input_channels", -4),
+    ("groups", 0),
+    ("groups", 3),  # output channels do not divide
+    ("groups", 4),  # fewer inputs
+    ("groups", -2),
+    ("kernel_height", 0),
+    ("kernel_height", 3),
+    ("kernel_width", 0),
+    ("kernel_width", 65535),
+    ("stride_height", 0),
+    ("stride_width", 0),
+    ("dilation_height", 0),
+    ("dilation_width", 0),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), CONVOLUTION_LIES)
+def test_a_lying_convolution_is_refused(field, value):
+    geometry = Geometry(kernel=(2, 3), stride=(2, 1), padding=Padding.SAME, groups=2)
+    layer = random_layer(np.random.default_rng(3), 12, 8, 3, op=ENUMS["Op"].CONV_2D, geometry=geometry)
+    native.check(layer.pack())
+    with pytest.raises(ValueError, match="do not fit"):
+        native.check(with_field(layer.pack(), field, value))
 
 
 def test_the_list_of_lies_names_every_field():

@@ -213,7 +213,7 @@ def model_with(**changes) -> bytes:
         ({"header": ("magic", 7)}, "SUBB"),
         ({"header": ("version", 2)}, "another version than 1: convert the model again or update subbyte"),
         ({"header": ("weight_bits", 9)}, "weight_bits must be 1 to 8"),
-        ({"header": ("op", 2)}, "does not compute"),
+        ({"header": ("op", 2)}, "of another kind than its op"),
         ({"header": ("input_zero_point", 4)}, "input's scale and zero point"),
         ({"header": ("output_zero_point", 4)}, "output's scale and zero point"),
         ({"header": ("input_scale", 0.25)}, "input's scale and zero point"),

@@ -149,8 +149,23 @@ SUBBYTE_API int subbyte_isa_runs(const subbyte_isa *isa);
 SUBBYTE_API void subbyte_fully_connected(const void *layer, const int8_t *input, int32_t rows, int8_t *output,
                                          const subbyte_isa *isa);
 
-// Its output channels [first, last) only, for callers with several threads: `first` is a multiple of 16. `output` is
-// still the whole [rows, N].
+// A convolution, int8 [batch, height, width, C] to int8 [batch, output_height, output_width, N], in the same
+// arithmetic: the window at every output position is a row of K inputs. Also a depthwise one, of which output channel n
+// reads input channel n * C / N alone. Padded inputs are the input's zero point, as in TensorFlow.
+//
+// layer, isa: as above. scratch: subbyte_conv_2d_scratch() bytes. Nothing overlaps.
+SUBBYTE_API void subbyte_conv_2d(const void *layer, const int8_t *input, int32_t batch, int32_t height, int32_t width,
+                                 int8_t *output, void *scratch, const subbyte_isa *isa);
+
+// Bytes of scratch memory that subbyte_conv_2d() works in.
+SUBBYTE_API size_t subbyte_conv_2d_scratch(const void *layer);
+
+// The size of an output; 0 where the window is larger than the input.
+SUBBYTE_API void subbyte_conv_2d_output(const void *layer, int32_t height, int32_t width, int32_t *output_height,
+                                        int32_t *output_width);
+
+// Output channels [first, last) of a fully connected layer only, for callers with several threads: `first` is a
+// multiple of 16. `output` is still the whole [rows, N].
 SUBBYTE_API void subbyte_fully_connected_channels(const void *layer, const int8_t *input, int32_t rows, int8_t *output,
                                                   const subbyte_isa *isa, int32_t first, int32_t last);
 

@@ -1,4 +1,4 @@
-// A packed layer as an op of a runtime: does it fit the tensors that the runtime has put around it?
+// A packed layer as an op of a runtime: does it fit the tensors that the runtime has put around it, and running it.
 #ifndef SUBBYTE_OP_H
 #define SUBBYTE_OP_H
 
@@ -8,23 +8,44 @@
 extern "C" {
 #endif
 
-#define SUBBYTE_OP_NAME "SubbyteFullyConnected"
+// The names of the custom ops; see subbyte_op_kind().
+#define SUBBYTE_FULLY_CONNECTED_NAME "SubbyteFullyConnected"
+#define SUBBYTE_CONV_2D_NAME "SubbyteConv2D"
+#define SUBBYTE_DEPTHWISE_CONV_2D_NAME "SubbyteDepthwiseConv2D"
 
 // An activation tensor, as the runtime describes it.
 typedef struct subbyte_activation {
   int is_int8;
   float scale;
   int32_t zero_point;
-  const int *shape; // [..., K] or [..., N]
+  const int *shape; // [..., K] and [..., N], or [batch, height, width, channels]
   int32_t rank;
   size_t bytes;
 } subbyte_activation;
 
+// A layer that fits its tensors.
+typedef struct subbyte_op {
+  const void *layer;
+  int32_t kind;                 // SUBBYTE_FULLY_CONNECTED, ...
+  int32_t rows;                 // of a fully connected layer's input
+  int32_t batch, height, width; // of a convolution's input
+  int32_t output_height, output_width, output_channels;
+  size_t scratch_bytes; // that running it needs
+} subbyte_op;
+
+// The kind of layer that a custom op of this name has, or 0 for a name that is not ours.
+SUBBYTE_API int32_t subbyte_op_kind(const char *name);
+
 // What is wrong between the `bytes` bytes at `layer`, which are checked too, and the tensors around them: a sentence in
-// static memory, or NULL. The shape and size of the output are not looked at. Sets `rows` and, for the runtime to set
-// the shape of the output, `channels`, the last one of its dimensions; the others are those of the input.
-const char *subbyte_find_op_fault(const void *layer, size_t bytes, const subbyte_activation *input,
-                                  const subbyte_activation *output, int32_t *rows, int32_t *channels);
+// static memory, or NULL. The shape and size of the output are not looked at. Sets `op`.
+SUBBYTE_API const char *subbyte_fit_op(subbyte_op *op, int32_t kind, const void *layer, size_t bytes,
+                                       const subbyte_activation *input, const subbyte_activation *output);
+
+// The output has the input's rank and this size in each dimension.
+SUBBYTE_API int32_t subbyte_output_dimension(const subbyte_op *op, const subbyte_activation *input, int32_t dimension);
+
+SUBBYTE_API void subbyte_run_op(const subbyte_op *op, const int8_t *input, int8_t *output, void *scratch,
+                                const subbyte_isa *isa);
 
 #ifdef __cplusplus
 }

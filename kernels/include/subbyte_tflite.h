@@ -21,7 +21,8 @@ namespace internal {
 
 struct OpData {
   const subbyte_isa *isa;
-  int32_t rows;
+  subbyte_op op;
+  int scratch; // index of its tensor
 };
 
 inline subbyte_activation Describe(const TfLiteTensor &tensor) {
@@ -30,20 +31,38 @@ inline subbyte_activation Describe(const TfLiteTensor &tensor) {
 }
 
 inline TfLiteStatus Report(TfLiteContext *context, const char *fault) {
-  context->ReportError(context, "%s: %s", SUBBYTE_OP_NAME, fault);
+  context->ReportError(context, "subbyte: %s", fault);
   return kTfLiteError;
 }
 
-inline void *Init(TfLiteContext *, const char *, size_t) {
-  return new OpData{subbyte_best_isa(), 0};
+inline void *Init(TfLiteContext *context, const char *, size_t) {
+  OpData *data = new OpData{subbyte_best_isa(), {}, -1};
+  context->AddTensors(context, 1, &data->scratch);
+  return data;
 }
 
 inline void Free(TfLiteContext *, void *data) {
   delete static_cast<OpData *>(data);
 }
 
-inline TfLiteStatus Prepare(TfLiteContext *context, TfLiteNode *node) {
-  if (node->inputs->size != 2 || node->outputs->size != 1) {
+inline TfLiteStatus PlanScratch(TfLiteContext *context, TfLiteNode *node, const OpData &data) {
+  if (data.op.scratch_bytes == 0) {
+    return kTfLiteOk;
+  }
+  TfLiteIntArrayFree(node->temporaries);
+  node->temporaries = TfLiteIntArrayCreate(1);
+  node->temporaries->data[0] = data.scratch;
+  TfLiteTensor &scratch = context->tensors[data.scratch];
+  scratch.type = kTfLiteUInt8;
+  scratch.allocation_type = kTfLiteArenaRw;
+  TfLiteIntArray *shape = TfLiteIntArrayCreate(1);
+  shape->data[0] = static_cast<int>(data.op.scratch_bytes);
+  return context->ResizeTensor(context, &scratch, shape);
+}
+
+template <int kind> TfLiteStatus Prepare(TfLiteContext *context, TfLiteNode *node) {
+  OpData *data = static_cast<OpData *>(node->user_data);
+  if (node->inputs->size != 2 || node->outputs->size != 1 || data->scratch < 0) {
     return Report(context, "the op needs two inputs, x and the packed layer, and one output");
   }
   for (int index : {node->inputs->data[0], node->inputs->data[1], node->outputs->data[0]}) {
@@ -58,34 +77,43 @@ inline TfLiteStatus Prepare(TfLiteContext *context, TfLiteNode *node) {
     return Report(context, "the second input must be the packed layer: a constant uint8 tensor");
   }
   const subbyte_activation x = Describe(input), y = Describe(output);
-  int32_t channels;
-  OpData *data = static_cast<OpData *>(node->user_data);
-  const char *fault = subbyte_find_op_fault(packed.data.raw_const, packed.bytes, &x, &y, &data->rows, &channels);
+  const char *fault = subbyte_fit_op(&data->op, kind, packed.data.raw_const, packed.bytes, &x, &y);
   if (fault != nullptr) {
     return Report(context, fault);
   }
   TfLiteIntArray *shape = TfLiteIntArrayCopy(input.dims);
-  shape->data[shape->size - 1] = channels;
-  return context->ResizeTensor(context, &output, shape);
+  for (int i = 0; i < shape->size; ++i) {
+    shape->data[i] = subbyte_output_dimension(&data->op, &x, i);
+  }
+  if (context->ResizeTensor(context, &output, shape) != kTfLiteOk) {
+    return kTfLiteError;
+  }
+  return PlanScratch(context, node, *data);
 }
 
 inline TfLiteStatus Invoke(TfLiteContext *context, TfLiteNode *node) {
   const OpData *data = static_cast<const OpData *>(node->user_data);
-  subbyte_fully_connected(context->tensors[node->inputs->data[1]].data.raw_const,
-                          context->tensors[node->inputs->data[0]].data.int8, data->rows,
-                          context->tensors[node->outputs->data[0]].data.int8, data->isa);
+  subbyte_run_op(&data->op, context->tensors[node->inputs->data[0]].data.int8,
+                 context->tensors[node->outputs->data[0]].data.int8, context->tensors[data->scratch].data.raw,
+                 data->isa);
   return kTfLiteOk;
+}
+
+template <int kind> void AddOp(tflite::MutableOpResolver &resolver, const char *name) {
+  TfLiteRegistration registration{};
+  registration.init = Init;
+  registration.free = Free;
+  registration.prepare = Prepare<kind>;
+  registration.invoke = Invoke;
+  resolver.AddCustom(name, &registration); // which copies it
 }
 
 } // namespace internal
 
 inline void AddOps(tflite::MutableOpResolver &resolver) {
-  TfLiteRegistration registration{};
-  registration.init = internal::Init;
-  registration.free = internal::Free;
-  registration.prepare = internal::Prepare;
-  registration.invoke = internal::Invoke;
-  resolver.AddCustom(SUBBYTE_OP_NAME, &registration); // which copies it
+  internal::AddOp<SUBBYTE_FULLY_CONNECTED>(resolver, SUBBYTE_FULLY_CONNECTED_NAME);
+  internal::AddOp<SUBBYTE_CONV_2D>(resolver, SUBBYTE_CONV_2D_NAME);
+  internal::AddOp<SUBBYTE_DEPTHWISE_CONV_2D>(resolver, SUBBYTE_DEPTHWISE_CONV_2D_NAME);
 }
 
 } // namespace subbyte

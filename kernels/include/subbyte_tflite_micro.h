@@ -1,6 +1,6 @@
 // Registers packed layers with TensorFlow Lite for Microcontrollers.
 //
-//   tflite::MicroMutableOpResolver<2> resolver;
+//   tflite::MicroMutableOpResolver<4> resolver;
 //   resolver.AddReshape();
 //   subbyte::AddOps(resolver);
 //
@@ -19,7 +19,8 @@ namespace internal {
 
 struct MicroOpData {
   const subbyte_isa *isa;
-  int32_t rows;
+  subbyte_op op;
+  int scratch; // index of its buffer in the arena
 };
 
 // A tensor of a node, given back to the arena when it goes.
@@ -50,19 +51,19 @@ inline subbyte_activation DescribeMicro(const TfLiteTensor &tensor) {
 }
 
 inline TfLiteStatus ReportMicro(const char *fault) {
-  MicroPrintf("%s: %s", SUBBYTE_OP_NAME, fault);
+  MicroPrintf("subbyte: %s", fault);
   return kTfLiteError;
 }
 
 inline void *InitMicro(TfLiteContext *context, const char *, size_t) {
   void *memory = context->AllocatePersistentBuffer(context, sizeof(MicroOpData));
   if (memory != nullptr) {
-    *static_cast<MicroOpData *>(memory) = {subbyte_best_isa(), 0};
+    *static_cast<MicroOpData *>(memory) = {subbyte_best_isa(), {}, -1};
   }
   return memory;
 }
 
-inline TfLiteStatus PrepareMicro(TfLiteContext *context, TfLiteNode *node) {
+template <int kind> TfLiteStatus PrepareMicro(TfLiteContext *context, TfLiteNode *node) {
   MicroOpData *data = static_cast<MicroOpData *>(node->user_data);
   if (data == nullptr || node->inputs->size != 2 || node->outputs->size != 1) {
     return ReportMicro("the op needs memory, two inputs, x and the packed layer, and one output");
@@ -78,30 +79,46 @@ inline TfLiteStatus PrepareMicro(TfLiteContext *context, TfLiteNode *node) {
     return ReportMicro("the second input must be the packed layer: a constant uint8 tensor");
   }
   const subbyte_activation x = DescribeMicro(*input.get()), y = DescribeMicro(*output.get());
-  int32_t channels;
-  const char *fault =
-      subbyte_find_op_fault(packed.get()->data.data, packed.get()->bytes, &x, &y, &data->rows, &channels);
-  if (fault == nullptr && y.bytes != (size_t)data->rows * (size_t)channels) {
-    fault = "the size of the output is not that of the layer";
+  const char *fault = subbyte_fit_op(&data->op, kind, packed.get()->data.data, packed.get()->bytes, &x, &y);
+  if (fault != nullptr) {
+    return ReportMicro(fault);
   }
-  return fault == nullptr ? kTfLiteOk : ReportMicro(fault);
+  size_t bytes = 1;
+  for (int32_t i = 0; i < x.rank; ++i) {
+    bytes *= static_cast<size_t>(subbyte_output_dimension(&data->op, &x, i));
+  }
+  if (y.bytes != bytes) {
+    return ReportMicro("the size of the output is not that of the layer");
+  }
+  if (data->op.scratch_bytes == 0) {
+    return kTfLiteOk;
+  }
+  return context->RequestScratchBufferInArena(context, data->op.scratch_bytes, &data->scratch);
 }
 
 inline TfLiteStatus InvokeMicro(TfLiteContext *context, TfLiteNode *node) {
   const MicroOpData *data = static_cast<const MicroOpData *>(node->user_data);
-  subbyte_fully_connected(tflite::micro::GetEvalInput(context, node, 1)->data.data,
-                          tflite::micro::GetEvalInput(context, node, 0)->data.int8, data->rows,
-                          tflite::micro::GetEvalOutput(context, node, 0)->data.int8, data->isa);
+  void *scratch = data->scratch >= 0 ? context->GetScratchBuffer(context, data->scratch) : nullptr;
+  subbyte_run_op(&data->op, tflite::micro::GetEvalInput(context, node, 0)->data.int8,
+                 tflite::micro::GetEvalOutput(context, node, 0)->data.int8, scratch, data->isa);
   return kTfLiteOk;
 }
 
 } // namespace internal
 
+// Takes three of the resolver's places.
 template <unsigned int count> TfLiteStatus AddOps(tflite::MicroMutableOpResolver<count> &resolver) {
-  // The resolver may keep the pointer.
-  static const auto registration =
-      tflite::micro::RegisterOp(internal::InitMicro, internal::PrepareMicro, internal::InvokeMicro);
-  return resolver.AddCustom(SUBBYTE_OP_NAME, &registration);
+  // The resolver may keep the pointers.
+  static const auto fully_connected = tflite::micro::RegisterOp(
+      internal::InitMicro, internal::PrepareMicro<SUBBYTE_FULLY_CONNECTED>, internal::InvokeMicro);
+  static const auto conv_2d =
+      tflite::micro::RegisterOp(internal::InitMicro, internal::PrepareMicro<SUBBYTE_CONV_2D>, internal::InvokeMicro);
+  static const auto depthwise_conv_2d = tflite::micro::RegisterOp(
+      internal::InitMicro, internal::PrepareMicro<SUBBYTE_DEPTHWISE_CONV_2D>, internal::InvokeMicro);
+  const bool is_added = resolver.AddCustom(SUBBYTE_FULLY_CONNECTED_NAME, &fully_connected) == kTfLiteOk &&
+                        resolver.AddCustom(SUBBYTE_CONV_2D_NAME, &conv_2d) == kTfLiteOk &&
+                        resolver.AddCustom(SUBBYTE_DEPTHWISE_CONV_2D_NAME, &depthwise_conv_2d) == kTfLiteOk;
+  return is_added ? kTfLiteOk : kTfLiteError;
 }
 
 } // namespace subbyte

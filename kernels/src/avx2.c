@@ -278,6 +278,34 @@ TARGET static void codebook_sums(const subbyte_panels *panels, const subbyte_inp
   }
 }
 
+// The inputs of a channel at four taps become neighbours; then pairs of 16 bits, which nothing overflows.
+TARGET void subbyte_avx2_depthwise_sums(const int8_t *weights, const int8_t *inputs, int32_t quads,
+                                        int32_t sums[SUBBYTE_PANEL]) {
+  __m256i pairs[4]; // of 4 channels each: taps 0 and 1, taps 2 and 3
+  for (int i = 0; i < 4; ++i) {
+    pairs[i] = _mm256_setzero_si256();
+  }
+  for (int32_t quad = 0; quad < quads; ++quad) {
+    const __m128i *taps = (const __m128i *)(const void *)(inputs + 64 * quad);
+    const __m128i *digits = (const __m128i *)(const void *)(weights + 64 * quad);
+    const __m128i a = _mm_loadu_si128(taps), b = _mm_loadu_si128(taps + 1);
+    const __m128i c = _mm_loadu_si128(taps + 2), d = _mm_loadu_si128(taps + 3);
+    const __m128i ab[2] = {_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b)};
+    const __m128i cd[2] = {_mm_unpacklo_epi8(c, d), _mm_unpackhi_epi8(c, d)};
+    for (int i = 0; i < 4; ++i) {
+      const __m128i by_channel =
+          i % 2 ? _mm_unpackhi_epi16(ab[i / 2], cd[i / 2]) : _mm_unpacklo_epi16(ab[i / 2], cd[i / 2]);
+      const __m256i products =
+          _mm256_madd_epi16(_mm256_cvtepi8_epi16(by_channel), _mm256_cvtepi8_epi16(_mm_loadu_si128(digits + i)));
+      pairs[i] = _mm256_add_epi32(pairs[i], products);
+    }
+  }
+  for (int i = 0; i < 2; ++i) { // hadd works on halves, and leaves channels 0 1 4 5 2 3 6 7
+    const __m256i mixed = _mm256_hadd_epi32(pairs[2 * i], pairs[2 * i + 1]);
+    _mm256_storeu_si256((__m256i *)(void *)(sums + 8 * i), _mm256_permute4x64_epi64(mixed, 0xd8));
+  }
+}
+
 TARGET static int32_t input_sum(const int8_t *x, int32_t features) {
   const __m256i ones = _mm256_set1_epi8(1), pairs_of_ones = _mm256_set1_epi16(1);
   __m256i sums = _mm256_setzero_si256();
@@ -307,6 +335,7 @@ const subbyte_isa subbyte_avx2 = {
     .runs = runs_avx2,
     .linear_sums = linear_sums,
     .codebook_sums = codebook_sums,
+    .depthwise_sums = subbyte_avx2_depthwise_sums,
     .input_sum = input_sum,
     .finish = finish,
 };

@@ -77,6 +77,22 @@ static int runs(void) {
   return subbyte_has(bit_AVX512F | bit_AVX512BW | bit_AVX512VL, bit_AVX512VNNI, SUBBYTE_ZMM);
 }
 
+// Four taps of 16 channels are a vector: a dword permutation and a byte shuffle make a channel's four neighbours.
+TARGET static void depthwise_sums(const int8_t *weights, const int8_t *inputs, int32_t quads,
+                                  int32_t sums[SUBBYTE_PANEL]) {
+  const __m512i dwords = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512i bytes = repeat(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+  const __m512i flip = set_bytes(-128);
+  __m512i total = _mm512_setzero_si512(), too_much = total;
+  for (int32_t quad = 0; quad < quads; ++quad) {
+    const __m512i taps = _mm512_loadu_si512(inputs + 64 * quad), digits = _mm512_loadu_si512(weights + 64 * quad);
+    const __m512i by_channel = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(dwords, taps), bytes);
+    total = _mm512_dpbusd_epi32(total, _mm512_xor_si512(by_channel, flip), digits); // inputs plus 128: unsigned
+    too_much = _mm512_dpbusd_epi32(too_much, flip, digits);
+  }
+  _mm512_storeu_si512(sums, _mm512_sub_epi32(total, too_much));
+}
+
 TARGET static int32_t input_sum(const int8_t *x, int32_t features) {
   __m512i sum = _mm512_setzero_si512();
   for (int32_t k = 0; k < features; k += 64) {
@@ -92,6 +108,7 @@ const subbyte_isa subbyte_avx512vnni = {
     .runs = runs,
     .linear_sums = linear_sums,
     .codebook_sums = codebook_sums,
+    .depthwise_sums = depthwise_sums,
     .input_sum = input_sum,
     .finish = finish,
 };

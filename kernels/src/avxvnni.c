@@ -111,6 +111,7 @@ const subbyte_isa subbyte_avxvnni = {
     .runs = runs,
     .linear_sums = linear_sums,
     .codebook_sums = codebook_sums,
+    .depthwise_sums = subbyte_avx2_depthwise_sums,
     .input_sum = input_sum,
     .finish = finish,
 };

@@ -31,8 +31,8 @@ static int has_known_values(const subbyte_header *h) {
 
 // What the format foresees and this library does not compute yet.
 static int is_supported(const subbyte_header *h) {
-  return h->op == SUBBYTE_FULLY_CONNECTED && h->activation_type == SUBBYTE_ACTIVATION_INT8 &&
-         h->requantization == SUBBYTE_REQUANTIZE_FLOAT32 && h->accumulator_bits == 32 && h->scale_block == 0;
+  return h->activation_type == SUBBYTE_ACTIVATION_INT8 && h->requantization == SUBBYTE_REQUANTIZE_FLOAT32 &&
+         h->accumulator_bits == 32 && h->scale_block == 0;
 }
 
 static int has_good_shape(const subbyte_header *h) {
@@ -43,6 +43,23 @@ static int is_fully_connected(const subbyte_header *h) {
   return h->input_channels == h->input_features && h->groups == 1 && h->kernel_height == 1 && h->kernel_width == 1 &&
          h->stride_height == 1 && h->stride_width == 1 && h->dilation_height == 1 && h->dilation_width == 1 &&
          h->padding == SUBBYTE_PADDING_VALID;
+}
+
+// The inputs of a window are those of every tap, of one group of channels; of a depthwise convolution every channel is
+// a group.
+static int is_convolution(const subbyte_header *h) {
+  if (h->kernel_height < 1 || h->kernel_width < 1 || h->stride_height < 1 || h->stride_width < 1 ||
+      h->dilation_height < 1 || h->dilation_width < 1 || h->input_channels < 1 || h->groups < 1 ||
+      h->input_channels % h->groups != 0 || h->output_channels % h->groups != 0) {
+    return 0;
+  }
+  const int64_t taps = (int64_t)h->kernel_height * h->kernel_width; // less than 2^32, so that the product has room
+  return taps * (h->input_channels / h->groups) == h->input_features &&
+         (h->op == SUBBYTE_CONV_2D || h->groups == h->input_channels);
+}
+
+static int has_good_geometry(const subbyte_header *h) {
+  return h->op == SUBBYTE_FULLY_CONNECTED ? is_fully_connected(h) : is_convolution(h);
 }
 
 static int has_good_activations(const subbyte_header *h) {
@@ -73,7 +90,8 @@ static int has_good_plane(const subbyte_header *h, int32_t plane) {
   uint64_t channel_bytes = 4 * (uint64_t)subbyte_blocks(h->input_features, width);
   uint64_t bytes = channel_bytes * (uint64_t)h->output_channels;
   // The last block starts 4 bytes a channel of the last panel before the end, and 64 bytes may be read from there.
-  uint64_t last_panel = ((uint64_t)h->output_channels - 1) % SUBBYTE_PANEL + 1;
+  const int32_t run = h->op == SUBBYTE_CONV_2D ? h->output_channels / h->groups : h->output_channels;
+  uint64_t last_panel = ((uint64_t)run - 1) % SUBBYTE_PANEL + 1;
   return is_inside(h, (span){offset, bytes - 4 * last_panel + SUBBYTE_BLOCK_BYTES, SUBBYTE_BLOCK_BYTES});
 }
 
@@ -150,7 +168,7 @@ static subbyte_status check_header(const subbyte_header *h, size_t bytes) {
   if (!has_good_shape(h)) {
     return SUBBYTE_BAD_SHAPE;
   }
-  if (!is_fully_connected(h)) {
+  if (!has_good_geometry(h)) {
     return SUBBYTE_BAD_GEOMETRY;
   }
   if (!has_good_activations(h)) {
@@ -191,7 +209,7 @@ const char *subbyte_message(subbyte_status status) {
       [SUBBYTE_UNSUPPORTED] = "a packed layer of a kind that this kernel does not compute: update subbyte",
       [SUBBYTE_BAD_BITS] = "weight_bits must be 1 to 8",
       [SUBBYTE_BAD_SHAPE] = "input_features must be 1 to 65793 and output_channels at least 1",
-      [SUBBYTE_BAD_GEOMETRY] = "a fully connected layer with the geometry of a convolution",
+      [SUBBYTE_BAD_GEOMETRY] = "window, stride, dilation, groups and channels do not fit each other or the op",
       [SUBBYTE_BAD_ACTIVATION] = "zero points and clamp must be int8 with clamp_min <= clamp_max, scales positive",
       [SUBBYTE_BAD_DECODE] = "weights must be -128 to 127, by code_offset and a positive code_step or by a codebook",
       [SUBBYTE_BAD_SECTION] = "a section lies outside the tensor, is misaligned, missing, or there without need",

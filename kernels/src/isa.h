@@ -54,11 +54,17 @@ static inline int32_t subbyte_panel_channels(const subbyte_panels *panels, int32
 // value; so may be those of rows beyond `rows`.
 typedef void subbyte_sums(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *sums);
 
+// sums[c] = sum_k weights[k / 4, c, k % 4] * inputs[k, c], for 16 channels, each with inputs of its own, and 4 * quads
+// taps.
+typedef void subbyte_depthwise_sums(const int8_t *weights, const int8_t *inputs, int32_t quads,
+                                    int32_t sums[SUBBYTE_PANEL]);
+
 struct subbyte_isa {
   const char *name;
   int (*runs)(void); // on this processor
   // A variant without loops of its own for one of these takes the portable one.
   subbyte_sums *linear_sums, *codebook_sums;
+  subbyte_depthwise_sums *depthwise_sums; // NULL: the portable one
   int32_t (*input_sum)(const int8_t *x, int32_t features);
   // The body is subbyte_finish_rows() of finish.h, compiled for this instruction set.
   void (*finish)(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
@@ -68,6 +74,7 @@ struct subbyte_isa {
 #if defined(__x86_64__) && defined(__GNUC__)
 #define SUBBYTE_X86
 extern const subbyte_isa subbyte_avx512vnni, subbyte_avx2;
+subbyte_depthwise_sums subbyte_avx2_depthwise_sums;
 #if defined(__clang__) || __GNUC__ >= 11
 #define SUBBYTE_AVXVNNI
 extern const subbyte_isa subbyte_avxvnni;
@@ -91,5 +98,6 @@ extern const subbyte_isa subbyte_dsp;
 
 extern const subbyte_isa subbyte_portable;
 subbyte_sums subbyte_portable_linear_sums, subbyte_portable_codebook_sums;
+subbyte_depthwise_sums subbyte_portable_depthwise_sums;
 
 #endif

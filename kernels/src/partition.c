@@ -2,27 +2,25 @@
 
 #include <stdlib.h>
 
+#include "../include/subbyte_op.h"
 #include "layout.h"
 #include "parallel.h"
 
 // One op. Everything is known once it is prepared, but for where its activations lie.
 typedef struct op {
+  int32_t kind;              // of layer
   int input, packed, output; // indices of its tensors; -1: the node does not have them
   int is_inner;              // its output is seen by this partition only
-  subbyte_plan plan;
+  subbyte_op layer;
+  subbyte_plan plan; // of a fully connected layer
 } op;
 
 typedef struct partition {
   const subbyte_resources *resources;
+  int scratch; // index of a tensor in the arena, which all convolutions share in turn; -1: there are none
   int op_count;
   op ops[];
 } partition;
-
-// The tensors of one op while it is prepared.
-typedef struct tensors {
-  TfLiteTensor *input, *packed, *output;
-  subbyte_header header;
-} tensors;
 
 TfLiteIntArray *subbyte_create_int_array(int size) {
   TfLiteIntArray *array = malloc(sizeof *array + sizeof(int) * (size_t)size);
@@ -43,15 +41,25 @@ static int contains(const TfLiteIntArray *array, int value) {
 
 static const op no_op = {.input = -1, .packed = -1, .output = -1};
 
-static op make_op(const TfLiteNode *node, const TfLiteIntArray *partition_outputs) {
+static op make_op(const TfLiteNode *node, const char *name, const TfLiteIntArray *partition_outputs) {
   if (node->inputs->size != 2 || node->outputs->size != 1) {
     return no_op;
   }
   const int output = node->outputs->data[0];
-  return (op){.input = node->inputs->data[0],
+  return (op){.kind = subbyte_op_kind(name),
+              .input = node->inputs->data[0],
               .packed = node->inputs->data[1],
               .output = output,
               .is_inner = !contains(partition_outputs, output)};
+}
+
+static int has_convolution(const partition *self) {
+  for (int i = 0; i < self->op_count; ++i) {
+    if (self->ops[i].kind != SUBBYTE_FULLY_CONNECTED) {
+      return 1;
+    }
+  }
+  return 0;
 }
 
 static void *init(TfLiteContext *context, const char *buffer, size_t length) {
@@ -68,7 +76,12 @@ static void *init(TfLiteContext *context, const char *buffer, size_t length) {
     TfLiteNode *node;
     TfLiteRegistration *registration;
     const TfLiteStatus status = context->GetNodeAndRegistration(context, nodes->data[i], &node, &registration);
-    self->ops[i] = status == kTfLiteOk ? make_op(node, params->output_tensors) : no_op;
+    self->ops[i] = status == kTfLiteOk ? make_op(node, registration->custom_name, params->output_tensors) : no_op;
+  }
+  self->scratch = -1;
+  if (has_convolution(self) && context->AddTensors(context, 1, &self->scratch) != kTfLiteOk) {
+    free(self);
+    return NULL;
   }
   return self;
 }
@@ -82,69 +95,27 @@ static TfLiteTensor *find_tensor(TfLiteContext *context, int index) {
   return index >= 0 && (size_t)index < context->tensors_size ? &context->tensors[index] : NULL;
 }
 
-static int has_values(const TfLiteTensor *tensor, float scale, int32_t zero_point) {
-  return tensor->params.scale == scale && tensor->params.zero_point == zero_point;
-}
-
 static int is_writable(const TfLiteTensor *tensor) {
   const int type = (int)tensor->allocation_type;
   return type == kTfLiteArenaRw || type == kTfLiteArenaRwPersistent || type == kTfLiteDynamic || type == kTfLiteCustom;
 }
 
-// What is wrong with the packed tensor, or NULL. Fills t->header.
-static const char *find_packed_fault(tensors *t) {
-  if (t->packed->type != kTfLiteUInt8 || t->packed->allocation_type != kTfLiteMmapRo || t->packed->data.data == NULL) {
-    return "the second input must be the packed layer: a constant uint8 tensor";
-  }
-  const subbyte_status status = subbyte_check(t->packed->data.data, t->packed->bytes);
-  if (status != SUBBYTE_OK) {
-    return subbyte_message(status);
-  }
-  t->header = subbyte_load_header(t->packed->data.data);
-  return NULL;
+static subbyte_activation describe(const TfLiteTensor *tensor) {
+  const TfLiteIntArray *shape = tensor->dims;
+  return (subbyte_activation){tensor->type == kTfLiteInt8, tensor->params.scale,    tensor->params.zero_point,
+                              shape ? shape->data : NULL,  shape ? shape->size : 0, tensor->bytes};
 }
 
-// What is wrong between the packed layer and the tensors around it, or NULL.
-static const char *find_activation_fault(const tensors *t) {
-  if (t->input->type != kTfLiteInt8 || t->output->type != kTfLiteInt8) {
-    return "the first input and the output must be int8";
-  }
-  if (!has_values(t->input, t->header.input_scale, t->header.input_zero_point)) {
-    return "the input's scale and zero point are not those the layer was packed for: convert the model again";
-  }
-  if (!has_values(t->output, t->header.output_scale, t->header.output_zero_point)) {
-    return "the output's scale and zero point are not those the layer was packed for: convert the model again";
-  }
-  if (!is_writable(t->output)) {
-    return "the output is not a tensor that can be written";
-  }
-  return NULL;
-}
-
-// Rows of an input [..., K], or -1 where it is none.
-static int32_t count_rows(const tensors *t) {
-  const TfLiteIntArray *shape = t->input->dims;
-  if (shape == NULL || shape->size < 1 || shape->data[shape->size - 1] != t->header.input_features) {
-    return -1;
-  }
-  int64_t rows = 1;
-  for (int i = 0; i < shape->size - 1; ++i) {
-    rows *= shape->data[i];
-    if (rows < 0 || rows > INT32_MAX) {
-      return -1;
-    }
-  }
-  return t->input->bytes == (size_t)rows * (size_t)t->header.input_features ? (int32_t)rows : -1;
-}
-
-static TfLiteStatus resize_output(TfLiteContext *context, const tensors *t) {
-  TfLiteIntArray *shape = subbyte_create_int_array(t->input->dims->size);
+static TfLiteStatus resize_output(TfLiteContext *context, const subbyte_op *layer, const subbyte_activation *input,
+                                  TfLiteTensor *output) {
+  TfLiteIntArray *shape = subbyte_create_int_array(input->rank);
   if (shape == NULL) {
     return kTfLiteError;
   }
-  memcpy(shape->data, t->input->dims->data, sizeof(int) * (size_t)shape->size);
-  shape->data[shape->size - 1] = t->header.output_channels;
-  return context->ResizeTensor(context, t->output, shape); // which takes over the shape
+  for (int i = 0; i < shape->size; ++i) {
+    shape->data[i] = subbyte_output_dimension(layer, input, i);
+  }
+  return context->ResizeTensor(context, output, shape); // which takes over the shape
 }
 
 static TfLiteStatus report(TfLiteContext *context, int op_index, const TfLiteTensor *output, const char *fault) {
@@ -153,35 +124,63 @@ static TfLiteStatus report(TfLiteContext *context, int op_index, const TfLiteTen
   return kTfLiteError;
 }
 
+// The last dimension that the input must have, or -1 where the packed layer is none of this kind.
+static int32_t expect_last(const op *op, const TfLiteTensor *packed) {
+  if (subbyte_check(packed->data.data, packed->bytes) != SUBBYTE_OK) {
+    return -1;
+  }
+  const subbyte_header header = subbyte_load_header(packed->data.data);
+  if (header.op != op->kind) {
+    return -1;
+  }
+  return header.op == SUBBYTE_FULLY_CONNECTED ? header.input_features : header.input_channels;
+}
+
+static TfLiteStatus report_misfit(TfLiteContext *context, const op *op, int op_index, const TfLiteTensor *packed,
+                                  const TfLiteTensor *output, const char *fault) {
+  const int32_t last = expect_last(op, packed);
+  if (last < 0) {
+    return report(context, op_index, output, fault);
+  }
+  context->ReportError(context, "subbyte: layer %d, output \"%s\": %s (the input must be [..., %d])", op_index,
+                       output->name != NULL ? output->name : "?", fault, (int)last);
+  return kTfLiteError;
+}
+
 static TfLiteStatus prepare_op(TfLiteContext *context, op *op, int op_index) {
-  tensors t = {
-      find_tensor(context, op->input), find_tensor(context, op->packed), find_tensor(context, op->output), {0}};
-  if (t.input == NULL || t.packed == NULL || t.output == NULL) {
-    return report(context, op_index, t.output, "the op needs two inputs, x and the packed layer, and one output");
+  const TfLiteTensor *input = find_tensor(context, op->input), *packed = find_tensor(context, op->packed);
+  TfLiteTensor *output = find_tensor(context, op->output);
+  if (input == NULL || packed == NULL || output == NULL) {
+    return report(context, op_index, output, "the op needs two inputs, x and the packed layer, and one output");
   }
-  const char *fault = find_packed_fault(&t);
-  fault = fault != NULL ? fault : find_activation_fault(&t);
+  if (packed->type != kTfLiteUInt8 || packed->allocation_type != kTfLiteMmapRo || packed->data.data == NULL) {
+    return report(context, op_index, output, "the second input must be the packed layer: a constant uint8 tensor");
+  }
+  const subbyte_activation x = describe(input), y = describe(output);
+  const char *fault = subbyte_fit_op(&op->layer, op->kind, packed->data.data, packed->bytes, &x, &y);
+  if (fault == NULL && !is_writable(output)) {
+    fault = "the output is not a tensor that can be written";
+  }
   if (fault != NULL) {
-    return report(context, op_index, t.output, fault);
+    return report_misfit(context, op, op_index, packed, output, fault);
   }
-  const int32_t rows = count_rows(&t);
-  if (rows < 0) {
-    context->ReportError(context, "subbyte: layer %d, output \"%s\": the input must be [..., %d], the layer's inputs",
-                         op_index, t.output->name, (int)t.header.input_features);
-    return kTfLiteError;
+  if (op->kind == SUBBYTE_FULLY_CONNECTED) {
+    op->plan = subbyte_plan_layer(op->layer.layer, op->layer.rows, context->recommended_num_threads);
   }
-  op->plan = subbyte_plan_layer(t.packed->data.data, rows, context->recommended_num_threads);
-  return resize_output(context, &t);
+  return resize_output(context, &op->layer, &x, output);
 }
 
 // The runtime plans memory for what goes in and out of the partition only. Tensors in between become the node's
 // temporaries, so that they get their place in the arena too.
 static TfLiteStatus plan_inner_tensors(TfLiteContext *context, const partition *self, TfLiteNode *node) {
-  TfLiteIntArray *temporaries = subbyte_create_int_array(self->op_count);
+  TfLiteIntArray *temporaries = subbyte_create_int_array(self->op_count + 1);
   if (temporaries == NULL) {
     return kTfLiteError;
   }
   temporaries->size = 0;
+  if (self->scratch >= 0) {
+    temporaries->data[temporaries->size++] = self->scratch;
+  }
   for (int i = 0; i < self->op_count; ++i) {
     const int output = self->ops[i].output;
     if (self->ops[i].is_inner && context->tensors[output].allocation_type == kTfLiteArenaRw) {
@@ -191,6 +190,27 @@ static TfLiteStatus plan_inner_tensors(TfLiteContext *context, const partition *
   free(node->temporaries);
   node->temporaries = temporaries;
   return kTfLiteOk;
+}
+
+// The scratch memory is as large as the largest convolution needs.
+static TfLiteStatus plan_scratch(TfLiteContext *context, const partition *self) {
+  if (self->scratch < 0) {
+    return kTfLiteOk;
+  }
+  size_t bytes = 0;
+  for (int i = 0; i < self->op_count; ++i) {
+    bytes = self->ops[i].layer.scratch_bytes > bytes ? self->ops[i].layer.scratch_bytes : bytes;
+  }
+  TfLiteIntArray *shape = bytes <= INT32_MAX ? subbyte_create_int_array(1) : NULL;
+  if (shape == NULL) {
+    context->ReportError(context, "subbyte: out of memory");
+    return kTfLiteError;
+  }
+  shape->data[0] = (int)bytes;
+  TfLiteTensor *scratch = &context->tensors[self->scratch];
+  scratch->type = kTfLiteUInt8;
+  scratch->allocation_type = kTfLiteArenaRw;
+  return context->ResizeTensor(context, scratch, shape); // which takes over the shape
 }
 
 static TfLiteStatus prepare(TfLiteContext *context, TfLiteNode *node) {
@@ -210,18 +230,29 @@ static TfLiteStatus prepare(TfLiteContext *context, TfLiteNode *node) {
   if (threads > 1) {
     subbyte_grow_pool(self->resources->pool, threads);
   }
+  if (plan_scratch(context, self) != kTfLiteOk) {
+    return kTfLiteError;
+  }
   return plan_inner_tensors(context, self, node);
 }
 
 static TfLiteStatus invoke(TfLiteContext *context, TfLiteNode *node) {
   const partition *self = node->user_data;
+  const subbyte_resources *resources = self->resources;
+  void *scratch = self->scratch >= 0 ? context->tensors[self->scratch].data.data : NULL;
   for (int i = 0; i < self->op_count; ++i) {
     const op *op = &self->ops[i];
     const TfLiteTensor *input = &context->tensors[op->input], *output = &context->tensors[op->output];
-    if (op->plan.rows > 0 && (input->data.data == NULL || output->data.data == NULL)) {
+    const int has_memory =
+        input->data.data != NULL && output->data.data != NULL && (op->layer.scratch_bytes == 0 || scratch != NULL);
+    if (input->bytes > 0 && !has_memory) {
       return report(context, i, output, "the runtime gave a tensor no memory");
     }
-    subbyte_run_plan(&op->plan, input->data.int8, output->data.int8, self->resources->isa, self->resources->pool);
+    if (op->plan.threads > 1) {
+      subbyte_run_plan(&op->plan, input->data.int8, output->data.int8, resources->isa, resources->pool);
+    } else {
+      subbyte_run_op(&op->layer, input->data.int8, output->data.int8, scratch, resources->isa);
+    }
   }
   return kTfLiteOk;
 }

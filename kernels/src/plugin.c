@@ -2,16 +2,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../include/subbyte_op.h"
 #include "partition.h"
 
-#define CUSTOM_OP_NAME "SubbyteFullyConnected"
 #define ISA_VARIABLE "SUBBYTE_ISA"
 
 enum { CUSTOM_BUILTIN_CODE = 32 }; // of every custom op
 
 static int is_ours(const TfLiteRegistration *registration) {
   return registration->builtin_code == CUSTOM_BUILTIN_CODE && registration->custom_name != NULL &&
-         strcmp(registration->custom_name, CUSTOM_OP_NAME) == 0;
+         subbyte_op_kind(registration->custom_name) != 0;
 }
 
 // Sets `claimed` to the nodes of the plan that are ours; it has room for the whole plan.

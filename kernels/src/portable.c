@@ -112,6 +112,20 @@ void subbyte_portable_codebook_sums(const subbyte_panels *panels, const subbyte_
   }
 }
 
+void subbyte_portable_depthwise_sums(const int8_t *weights, const int8_t *inputs, int32_t quads,
+                                     int32_t sums[SUBBYTE_PANEL]) {
+  memset(sums, 0, sizeof *sums * SUBBYTE_PANEL);
+  for (int32_t quad = 0; quad < quads; ++quad) {
+    for (int32_t j = 0; j < QUAD; ++j) {
+      for (int32_t c = 0; c < SUBBYTE_PANEL; ++c) {
+        sums[c] += weights[QUAD * c + j] * inputs[c];
+      }
+      inputs += SUBBYTE_PANEL;
+    }
+    weights += QUAD * SUBBYTE_PANEL;
+  }
+}
+
 static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
                    const subbyte_inputs *inputs, const int32_t *sums, int8_t *output) {
   subbyte_finish_rows(header, layer, first, channels, inputs, sums, output);
@@ -122,6 +136,7 @@ const subbyte_isa subbyte_portable = {
     .runs = runs_everywhere,
     .linear_sums = subbyte_portable_linear_sums,
     .codebook_sums = subbyte_portable_codebook_sums,
+    .depthwise_sums = subbyte_portable_depthwise_sums,
     .input_sum = input_sum,
     .finish = finish,
 };

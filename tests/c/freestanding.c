@@ -24,7 +24,15 @@ int strcmp(const char *left, const char *right) {
 }
 
 #if defined(__ARM_EABI__)
-// What compilers for 32-bit Arm call in place of memset.
+// What compilers for 32-bit Arm call in place of memcpy and memset.
+void __aeabi_memcpy(void *to, const void *from, size_t bytes) {
+  memcpy(to, from, bytes);
+}
+
+void __aeabi_memcpy4(void *to, const void *from, size_t bytes) {
+  memcpy(to, from, bytes);
+}
+
 void __aeabi_memclr(void *to, size_t bytes) {
   memset(to, 0, bytes);
 }
@@ -39,6 +47,7 @@ int use(const void *layer, size_t bytes, const int8_t *input, int8_t *output) {
   const subbyte_status status = subbyte_check(layer, bytes);
   if (status == SUBBYTE_OK && subbyte_find_isa("portable") == subbyte_isa_at(0)) {
     subbyte_fully_connected(layer, input, 1, output, subbyte_best_isa());
+    subbyte_conv_2d(layer, input, 1, 1, 1, output, output, subbyte_best_isa());
   }
   return *subbyte_message(status) + *subbyte_isa_name(subbyte_isa_at(0)) + subbyte_isa_runs(subbyte_isa_at(0));
 }

@@ -2,15 +2,15 @@
 // all give the same output. For libFuzzer (make fuzz) or fuzz_main.c, and always with sanitizers, which end the process
 // at an access outside a buffer or at undefined behaviour.
 //
-// The bytes: rows - 1, misalignment, number of input bytes (uint16, little-endian), layer, input bytes. Fewer input
-// bytes than the layer takes are repeated. tests/fuzz_kernels.py writes such bytes.
+// The bytes: rows - 1 (of an image: height - 1), misalignment, number of input bytes (uint16, little-endian), layer,
+// input bytes. Fewer input bytes than the layer takes are repeated. tests/fuzz_kernels.py writes such bytes.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "subbyte.h"
 
-enum { PREFIX = 4, MAX_ROWS = 9, ALIGNMENT = 64, PANEL = 16 };
+enum { PREFIX = 4, MAX_ROWS = 9, ALIGNMENT = 64, PANEL = 16, IMAGE_WIDTH = 5, MAX_IMAGE = 1 << 20 };
 
 // How often bytes were a layer, for fuzz_main.c.
 extern unsigned long fuzz_layers_run;
@@ -68,6 +68,37 @@ static void run(const uint8_t *layer, int32_t rows, const uint8_t *values, size_
   ++fuzz_layers_run;
 }
 
+// A convolution of an image of 1 to 9 by 5 pixels.
+static void run_convolution(const uint8_t *layer, int32_t height, const uint8_t *values, size_t value_count) {
+  subbyte_header header;
+  memcpy(&header, layer, sizeof header);
+  int32_t output_height, output_width;
+  subbyte_conv_2d_output(layer, height, IMAGE_WIDTH, &output_height, &output_width);
+  const size_t inputs = (size_t)height * IMAGE_WIDTH * (size_t)header.input_channels;
+  const size_t outputs = (size_t)output_height * (size_t)output_width * (size_t)header.output_channels;
+  if (outputs == 0 || inputs > MAX_IMAGE || outputs > MAX_IMAGE) {
+    return;
+  }
+  int8_t *input = allocate(inputs), *expected = allocate(outputs), *output = allocate(outputs);
+  void *scratch = allocate(subbyte_conv_2d_scratch(layer));
+  for (size_t i = 0; i < inputs; ++i) {
+    input[i] = value_count > 0 ? (int8_t)values[i % value_count] : 127;
+  }
+  subbyte_conv_2d(layer, input, 1, height, IMAGE_WIDTH, expected, scratch, subbyte_find_isa("portable"));
+  for (int32_t i = 0; subbyte_isa_at(i) != NULL; ++i) {
+    if (subbyte_isa_runs(subbyte_isa_at(i))) {
+      memset(output, ~expected[0], outputs);
+      subbyte_conv_2d(layer, input, 1, height, IMAGE_WIDTH, output, scratch, subbyte_isa_at(i));
+      expect_equal(output, expected, outputs, subbyte_isa_at(i));
+    }
+  }
+  free(input);
+  free(expected);
+  free(output);
+  free(scratch);
+  ++fuzz_layers_run;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (size < PREFIX) {
     return 0;
@@ -78,7 +109,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   uint8_t *layer = memory + misalignment;
   memcpy(layer, data + PREFIX, bytes);
   if (subbyte_check(layer, bytes) == SUBBYTE_OK) {
-    run(layer, data[0] % MAX_ROWS + 1, data + size - value_count, value_count);
+    const int is_dense = layer[offsetof(subbyte_header, op)] == SUBBYTE_FULLY_CONNECTED;
+    (is_dense ? run : run_convolution)(layer, data[0] % MAX_ROWS + 1, data + size - value_count, value_count);
   }
   free(memory);
   return 0;

@@ -1,10 +1,13 @@
 // One packed layer through the op that a resolver was given, for test_op_resolver.py. Compiled once for each runtime.
 //
-//   resolver PACKED INPUT ROWS CHANNELS INPUT_SCALE OUTPUT_SCALE     prints the int8 outputs
+//   resolver OP PACKED INPUT INPUT_SHAPE OUTPUT_SHAPE INPUT_SCALE OUTPUT_SCALE     prints the int8 outputs
+//
+// Shapes are lists such as 1,8,8,3.
 #include <cstdarg>
 #include <cstdio>
 #include <fstream>
 #include <iterator>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -65,27 +68,53 @@ static std::vector<char> read(const char *path) {
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
+static TfLiteIntArray parse_shape(const std::string &text) {
+  TfLiteIntArray shape = {0, {}};
+  std::istringstream list(text);
+  for (std::string size; std::getline(list, size, ',');) {
+    shape.data[shape.size++] = std::stoi(size);
+  }
+  return shape;
+}
+
+static std::vector<char> scratch;
+
 int main(int, char **arguments) {
-  std::vector<char> packed = read(arguments[1]), input = read(arguments[2]);
-  const int rows = std::stoi(arguments[3]), channels = std::stoi(arguments[4]);
-  std::vector<int8_t> output((size_t)rows * (size_t)channels);
-  TfLiteIntArray shapes[] = {{2, {rows, (int)input.size() / rows}}, {1, {(int)packed.size()}}, {2, {rows, channels}}};
-  TfLiteTensor tensors[3] = {};
-  tensors[0] = {kTfLiteInt8, {}, &shapes[0], {std::stof(arguments[5]), 0}, kTfLiteArenaRw, input.size()};
+  std::vector<char> packed = read(arguments[2]), input = read(arguments[3]);
+  TfLiteIntArray shapes[] = {parse_shape(arguments[4]), {1, {(int)packed.size()}}, parse_shape(arguments[5]), {0, {}}};
+  const TfLiteIntArray expected = shapes[2];
+  size_t outputs = 1;
+  for (int i = 0; i < expected.size; ++i) {
+    outputs *= (size_t)expected.data[i];
+  }
+  std::vector<int8_t> output(outputs);
+  TfLiteTensor tensors[4] = {};
+  tensors[0] = {kTfLiteInt8, {}, &shapes[0], {std::stof(arguments[6]), 0}, kTfLiteArenaRw, input.size()};
   tensors[1] = {kTfLiteUInt8, {}, &shapes[1], {}, kTfLiteMmapRo, packed.size()};
-  tensors[2] = {kTfLiteInt8, {}, &shapes[2], {std::stof(arguments[6]), 0}, kTfLiteArenaRw, output.size()};
+  tensors[2] = {kTfLiteInt8, {}, &shapes[2], {std::stof(arguments[7]), 0}, kTfLiteArenaRw, output.size()};
+  tensors[3].dims = &shapes[3];
   tensors[0].data.data = input.data();
   tensors[1].data.data = packed.data();
   tensors[2].data.data = output.data();
-  TfLiteContext context = {tensors, resize, report, [](TfLiteContext *, size_t bytes) { return malloc(bytes); }};
-  TfLiteIntArray inputs = {2, {0, 1}}, outputs = {1, {2}};
-  TfLiteNode node = {&inputs, &outputs, nullptr};
+  TfLiteContext context = {};
+  context.tensors = tensors;
+  context.ResizeTensor = resize;
+  context.ReportError = report;
+  context.AllocatePersistentBuffer = [](TfLiteContext *, size_t bytes) { return malloc(bytes); };
+  context.AddTensors = [](TfLiteContext *, int, int *first) { return *first = 3, kTfLiteOk; };
+  context.RequestScratchBufferInArena = [](TfLiteContext *, size_t bytes, int *index) {
+    scratch.resize(bytes);
+    return *index = 0, kTfLiteOk;
+  };
+  context.GetScratchBuffer = [](TfLiteContext *, int) -> void * { return scratch.data(); };
+  TfLiteIntArray inputs = {2, {0, 1}}, outputs_of_node = {1, {2}};
+  TfLiteNode node = {&inputs, &outputs_of_node, nullptr, nullptr};
 #if defined(MICRO)
   the_context = &context;
   for (int i = 0; i < 3; ++i) {
     eval[i].data = tensors[i].data;
   }
-  tflite::MicroMutableOpResolver<1> resolver;
+  tflite::MicroMutableOpResolver<3> resolver;
   if (subbyte::AddOps(resolver) != kTfLiteOk) {
     return 3;
   }
@@ -93,11 +122,12 @@ int main(int, char **arguments) {
   tflite::MutableOpResolver resolver;
   subbyte::AddOps(resolver);
 #endif
-  if (strcmp(resolver.added_name, "SubbyteFullyConnected") != 0) {
+  if (resolver.added.count(arguments[1]) == 0) {
     return 4;
   }
-  node.user_data = resolver.added.init(&context, nullptr, 0);
-  const TfLiteStatus prepared = resolver.added.prepare(&context, &node);
+  const auto registration = resolver.added[arguments[1]];
+  node.user_data = registration.init(&context, nullptr, 0);
+  const TfLiteStatus prepared = registration.prepare(&context, &node);
 #if defined(MICRO)
   if (tflite::MicroContext::temporary != 0) {
     return 5;
@@ -106,11 +136,16 @@ int main(int, char **arguments) {
   if (prepared != kTfLiteOk) {
     return 2;
   }
-  if (resolver.added.invoke(&context, &node) != kTfLiteOk || shapes[2].data[1] != channels) {
+#if !defined(MICRO)
+  scratch.resize(shapes[3].size > 0 ? (size_t)shapes[3].data[0] : 0);
+  tensors[3].data.data = scratch.data();
+#endif
+  const bool is_expected = memcmp(&shapes[2], &expected, sizeof expected) == 0;
+  if (!is_expected || registration.invoke(&context, &node) != kTfLiteOk) {
     return 6;
   }
 #if !defined(MICRO)
-  resolver.added.free(&context, node.user_data);
+  registration.free(&context, node.user_data);
 #endif
   fwrite(output.data(), 1, output.size(), stdout);
   return 0;

@@ -16,6 +16,14 @@ struct TfLiteIntArray {
   int data[4];
 };
 
+inline TfLiteIntArray *TfLiteIntArrayCreate(int size) {
+  return new TfLiteIntArray{size, {}};
+}
+
+inline void TfLiteIntArrayFree(TfLiteIntArray *array) {
+  delete array;
+}
+
 inline TfLiteIntArray *TfLiteIntArrayCopy(const TfLiteIntArray *source) {
   return new TfLiteIntArray(*source);
 }
@@ -27,6 +35,7 @@ struct TfLiteQuantizationParams {
 
 union TfLitePtrUnion {
   int8_t *int8;
+  char *raw;
   const char *raw_const;
   void *data;
 };
@@ -45,7 +54,7 @@ struct TfLiteEvalTensor {
 };
 
 struct TfLiteNode {
-  TfLiteIntArray *inputs, *outputs;
+  TfLiteIntArray *inputs, *outputs, *temporaries;
   void *user_data;
 };
 
@@ -54,6 +63,9 @@ struct TfLiteContext {
   TfLiteStatus (*ResizeTensor)(TfLiteContext *context, TfLiteTensor *tensor, TfLiteIntArray *shape);
   void (*ReportError)(TfLiteContext *context, const char *message, ...);
   void *(*AllocatePersistentBuffer)(TfLiteContext *context, size_t bytes);
+  TfLiteStatus (*AddTensors)(TfLiteContext *context, int count, int *first);
+  TfLiteStatus (*RequestScratchBufferInArena)(TfLiteContext *context, size_t bytes, int *index);
+  void *(*GetScratchBuffer)(TfLiteContext *context, int index);
 };
 
 #endif

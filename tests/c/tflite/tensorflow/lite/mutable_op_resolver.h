@@ -2,6 +2,9 @@
 #ifndef STAND_IN_MUTABLE_OP_RESOLVER_H
 #define STAND_IN_MUTABLE_OP_RESOLVER_H
 
+#include <map>
+#include <string>
+
 #include "common.h"
 
 struct TfLiteRegistration {
@@ -16,13 +19,11 @@ namespace tflite {
 class MutableOpResolver {
 public:
   void AddCustom(const char *name, const TfLiteRegistration *registration, int version = 1) {
-    added_name = name;
-    added = *registration;
+    added[name] = *registration;
     (void)version;
   }
 
-  const char *added_name = nullptr;
-  TfLiteRegistration added{};
+  std::map<std::string, TfLiteRegistration> added;
 };
 
 } // namespace tflite

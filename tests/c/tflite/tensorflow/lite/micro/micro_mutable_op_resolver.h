@@ -2,6 +2,9 @@
 #ifndef STAND_IN_MICRO_MUTABLE_OP_RESOLVER_H
 #define STAND_IN_MICRO_MUTABLE_OP_RESOLVER_H
 
+#include <map>
+#include <string>
+
 #include "kernels/kernel_util.h"
 
 namespace tflite {
@@ -9,13 +12,14 @@ namespace tflite {
 template <unsigned int count> class MicroMutableOpResolver {
 public:
   TfLiteStatus AddCustom(const char *name, const TFLMRegistration *registration) {
-    added_name = name;
-    added = *registration;
-    return count > 0 ? kTfLiteOk : kTfLiteError;
+    if (added.size() == count) {
+      return kTfLiteError;
+    }
+    added[name] = *registration;
+    return kTfLiteOk;
   }
 
-  const char *added_name = nullptr;
-  TFLMRegistration added{};
+  std::map<std::string, TFLMRegistration> added;
 };
 
 } // namespace tflite

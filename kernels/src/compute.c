@@ -1,0 +1,56 @@
+#include "compute.h"
+
+void subbyte_view_layer(subbyte_layer_view *view, const void *layer, const subbyte_isa *isa) {
+  view->isa = isa;
+  view->bytes = layer;
+  view->header = subbyte_load_header(layer);
+  view->sums = isa->linear_sums;
+  for (int32_t plane = 0; plane < SUBBYTE_PLANES; ++plane) { // 4 bytes of every block
+    view->channel_bytes[plane] = 4 * (size_t)subbyte_blocks(view->header.input_features, subbyte_plane_width(plane));
+  }
+  if (view->header.decode == SUBBYTE_CODEBOOK) {
+    view->sums = isa->codebook_sums;
+    memset(view->codebook, 0, sizeof view->codebook);
+    memcpy(view->codebook, view->bytes + view->header.codebook_offset, (size_t)1 << view->header.weight_bits);
+  }
+}
+
+void subbyte_set_rows(subbyte_inputs *inputs, int32_t rows, int32_t features, const subbyte_isa *isa) {
+  const size_t rest = (size_t)features % SUBBYTE_STRIDE;
+  inputs->rows = rows;
+  inputs->features = features;
+  for (int32_t row = 0; row < SUBBYTE_ROWS; ++row) {
+    inputs->x[row] = row < rows ? inputs->x[row] : inputs->x[0];
+    inputs->sums[row] = 0;
+    memset(inputs->tail[row], 0, SUBBYTE_STRIDE);
+  }
+  for (int32_t row = 0; row < rows; ++row) {
+    memcpy(inputs->tail[row], inputs->x[row] + features - rest, rest);
+    inputs->sums[row] = isa->input_sum(inputs->x[row], features);
+  }
+}
+
+static subbyte_panels find_panels(const subbyte_layer_view *view, int32_t first, int32_t channels) {
+  subbyte_panels panels;
+  panels.count = subbyte_whole_panels(channels) / SUBBYTE_PANEL;
+  panels.channels = channels;
+  panels.weight_bits = view->header.weight_bits;
+  panels.codebook = view->codebook;
+  for (int32_t plane = 0; plane < SUBBYTE_PLANES; ++plane) {
+    const uint32_t offset = view->header.plane_offset[plane];
+    panels.planes[plane] = offset ? view->bytes + offset + view->channel_bytes[plane] * (size_t)first : NULL;
+    panels.steps[plane] = SUBBYTE_PANEL * view->channel_bytes[plane];
+  }
+  return panels;
+}
+
+void subbyte_compute_channels(const subbyte_layer_view *view, int32_t first, int32_t last, const subbyte_inputs *inputs,
+                              int8_t *output) {
+  for (int32_t tile = first; tile < last; tile += SUBBYTE_TILE) {
+    int32_t sums[SUBBYTE_ROWS * SUBBYTE_TILE];
+    const int32_t channels = subbyte_smaller(last - tile, SUBBYTE_TILE);
+    const subbyte_panels panels = find_panels(view, tile, channels);
+    view->sums(&panels, inputs, sums);
+    view->isa->finish(&view->header, view->bytes, tile, channels, inputs, sums, output + tile);
+  }
+}

@@ -1,0 +1,29 @@
+// What layers share: a packed layer ready to be computed, and outputs of a few rows of its inputs.
+#ifndef SUBBYTE_COMPUTE_H
+#define SUBBYTE_COMPUTE_H
+
+#include "isa.h"
+
+static inline int32_t subbyte_smaller(int32_t left, int32_t right) {
+  return left < right ? left : right;
+}
+
+typedef struct subbyte_layer_view {
+  const subbyte_isa *isa;
+  const uint8_t *bytes;
+  subbyte_header header;
+  subbyte_sums *sums;
+  size_t channel_bytes[SUBBYTE_PLANES]; // of the plane
+  int8_t codebook[256];
+} subbyte_layer_view;
+
+void subbyte_view_layer(subbyte_layer_view *view, const void *layer, const subbyte_isa *isa);
+
+// Takes the rows at inputs->x[0 .. rows - 1], of `features` inputs each.
+void subbyte_set_rows(subbyte_inputs *inputs, int32_t rows, int32_t features, const subbyte_isa *isa);
+
+// Output channels [first, last) of those rows; `output` is channel 0 of the first row. Panels start at `first`.
+void subbyte_compute_channels(const subbyte_layer_view *view, int32_t first, int32_t last, const subbyte_inputs *inputs,
+                              int8_t *output);
+
+#endif
