@@ -10,6 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 from subbyte.schemas import PackedLayer
 
 OP_NAME = "SubbyteFullyConnected"
+OP_NAMES = {1: OP_NAME, 2: "SubbyteConv2D", 3: "SubbyteDepthwiseConv2D"}
 _TYPES = {"int8": schema.TensorType.INT8, "uint8": schema.TensorType.UINT8, "float32": schema.TensorType.FLOAT32}
 
 
@@ -68,7 +69,7 @@ class Model:
         constant = self.tensor([len(packed)], "uint8", data=packed)
         shape = [*self.tensors[x].shape[:-1], layer.codes.shape[0]]
         output = self.tensor(shape, scale=layer.output_scale, zero_point=layer.output_zero_point, name=name)
-        self.custom([x, constant], [output])
+        self.custom([x, constant], [output], OP_NAMES[layer.op])
         return output
 
     def input_for(self, layer: PackedLayer, leading=(1,)) -> int:

@@ -14,6 +14,7 @@ from models import Model, chain, random_layer
 from subbyte import kernels
 from subbyte.kernels import reference
 from subbyte.schemas import HEADER, PackedLayer
+from subbyte.schemas.packed_layer import Geometry, Op, Padding
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated", "ignore:.*preserve_all_tensors")
 
@@ -92,6 +93,41 @@ def test_any_rank(make_interpreter, leading):
     (output,) = run(interpreter, x)
     assert output.shape == (*leading, 3)
     np.testing.assert_array_equal(output, expect(layers, x))
+
+
+def test_convolutions_between_dense_layers(make_interpreter):
+    """Of every size and batch: scratch memory and shapes follow a resized input."""
+    rng = np.random.default_rng(31)
+    first = random_layer(rng, 27, 20, 3, op=Op.CONV_2D, geometry=Geometry((3, 3), (2, 1), padding=Padding.SAME))
+    depthwise = random_layer(rng, 9, 20, 5, op=Op.DEPTHWISE_CONV_2D, geometry=Geometry((3, 3), groups=20))
+    dense = random_layer(rng, 20, 7, 4)
+    model = Model()
+    x = model.tensor([1, 9, 8, 3], scale=first.input_scale, zero_point=first.input_zero_point)
+    y = model.layer(model.layer(model.layer(x, first), depthwise), dense)
+    interpreter = make_interpreter(model.finish([x], [y]))
+    for shape in ((1, 9, 8, 3), (3, 9, 8, 3), (1, 30, 20, 3), (2, 5, 3, 3)):
+        data = random_input(rng, *shape)
+        expected = reference.run(dense, reference.run(depthwise, reference.run(first, data)))
+        np.testing.assert_array_equal(run(interpreter, data)[0], expected)
+    assert delegate_nodes(interpreter) == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 9, 8, 4), r"must be \[batch, height, width, .*\[..., 3\]"),
+        ((9, 8, 3), r"must be \[batch, height, width"),
+        ((1, 2, 8, 3), "window of the convolution is larger"),
+    ],
+)
+def test_an_image_that_does_not_fit_is_refused(make_interpreter, shape, message):
+    rng = np.random.default_rng(32)
+    layer = random_layer(rng, 27, 20, 3, op=Op.CONV_2D, geometry=Geometry((3, 3)))
+    model = Model()
+    x = model.tensor(shape, scale=layer.input_scale, zero_point=layer.input_zero_point)
+    interpreter = make_interpreter(model.finish([x], [model.layer(x, layer)]))
+    with pytest.raises(RuntimeError, match=message):
+        interpreter.allocate_tensors()
 
 
 def test_stock_ops_around_and_between(make_interpreter):
