@@ -26,7 +26,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 KERAS_TESTS := $(wildcard tests/test_keras_layers_*.py) $(patsubst %,tests/test_converter_%.py,nets models command) \
   tests/test_keyword_spotting_pipeline.py
 
-.PHONY: help demo test lint format bench accuracy test-wheels test-oldest clean
+.PHONY: help demo test lint format bench accuracy fuzz test-arm64 test-wheels test-oldest clean
 
 help:
 	@grep -hoE '^[a-z-]+:.*## .*' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -59,13 +59,24 @@ format: $(READY) ## let ruff and clang-format rewrite
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(C_FILES)
 
-bench: $(READY) ## kernels against the stock interpreter's; cost of a training step against the float model's
+bench: $(READY) ## kernels against the stock interpreter's, on Arm too; code size; cost of a training step
 	$(BIN)/python -m benchmarks.kernels
+	$(BIN)/python -m benchmarks.arm
+	$(BIN)/python -m benchmarks.code_size
 	$(BIN)/python benchmarks/training_step.py
 	TF_USE_LEGACY_KERAS=1 $(BIN)/python benchmarks/training_step.py
 
 accuracy: $(READY) ## five seeds of M0, M4 and tanh against linear: hours, resumed where it stopped
 	$(BIN)/python benchmarks/keyword_accuracy.py
+
+FUZZ_SECONDS ?= 300
+fuzz: $(READY) ## coverage-guided fuzzing of the kernels for FUZZ_SECONDS; needs clang
+	$(BIN)/python tests/fuzz_kernels.py $(FUZZ_SECONDS)
+
+ARM64_PYTHON ?= ../shared/tools/arm64-python
+test-arm64: $(READY) ## packed models in the stock interpreter on an emulated Arm machine; needs root for apt
+	@test -x $(ARM64_PYTHON) || { echo "no $(ARM64_PYTHON): set ARM64_PYTHON to a Python for arm64" >&2; exit 1; }
+	$(BIN)/python tests/arm64_end_to_end.py $(ARM64_PYTHON)
 
 test-wheels: $(READY) ## the plug-in in the oldest and the newest interpreter wheels
 	$(BIN)/python tests/wheels.py
