@@ -68,7 +68,7 @@ class Machine:
     int8: str = "int8_layer"
 
 
-ARMV7 = Machine("neon", ("-target", "arm-linux-musleabihf", "-mcpu=cortex_a7"), CORTEX_A7, "armv7", "+neon", {})
+ARMV7 = Machine("neon", ("-target", "arm-linux-musleabihf", "-mcpu=cortex_a7"), CORTEX_A7, "armv7", "+neon,+vfp4", {})
 ARMV8 = Machine(
     "neon",
     ("-target", "aarch64-linux-musl"),

@@ -55,7 +55,7 @@ INLINE int32_t strides_until_widen(int largest_factor) {
 
 INLINE void multiply(sums *sums, int8x16_t factors, const int8_t *x, int quad, int largest_factor) {
   int32_t lanes;
-  memcpy(&lanes, x + 4 * quad, sizeof lanes);
+  __builtin_memcpy(&lanes, x + 4 * quad, sizeof lanes); // on bare metal memcpy() alone may be a call
   const int8x16_t inputs = vreinterpretq_s8_s32(vdupq_n_s32(lanes));
   sums->products[0] = vmlal_s8(sums->products[0], vget_low_s8(factors), vget_low_s8(inputs));
   sums->products[1] = vmlal_s8(sums->products[1], vget_high_s8(factors), vget_high_s8(inputs));
