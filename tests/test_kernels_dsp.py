@@ -5,7 +5,6 @@ What it must compute is what test_kernels_arm.py asks of every Arm variant: thos
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,10 @@ from models import random_layer
 from subbyte.kernels import reference
 from test_kernels_arm import Variant, test_every_width_decode_and_shape, test_the_largest_sums
 
+from benchmarks.code_size import CORTEX_M33_DSP
+
 __all__ = ["test_every_width_decode_and_shape", "test_the_largest_sums"]
 
-# The extension is an option of the Cortex-M33, and not one that this compiler takes for granted.
-CORTEX_M33_DSP = replace(CORTEX_M33, flags=(*CORTEX_M33.flags[:-1], f"{CORTEX_M33.flags[-1]}+dsp"))
 #: Optimized differently, so that the loops are tested as they become both when small and when fast.
 CASES = {"cortex-m4": (CORTEX_M4, "-O3"), "cortex-m33": (CORTEX_M33_DSP, "-Os")}
 EXPORTED = ("subbyte_find_isa", "subbyte_best_isa", "subbyte_fully_connected")

@@ -42,7 +42,7 @@ INLINE uint32_t in_register(uint32_t mask) {
   return mask;
 }
 
-// Blocks of a stride that is not whole, with zeros in place of those that the plane has not.
+// The blocks of a stride of which the layer has less: zeros stand for those beyond its last, which are not read.
 typedef struct last_blocks {
   uint32_t words[8][CHANNELS];
 } last_blocks;
@@ -50,10 +50,11 @@ typedef struct last_blocks {
 static void copy_blocks(const uint8_t *blocks, size_t block_bytes, int32_t features, int width, last_blocks *last) {
   const int count = (int)subbyte_blocks(features, width);
   for (int block = 0; block < width; ++block) {
+    const int exists = block < count;
     for (int c = 0; c < CHANNELS; ++c) {
-      last->words[block][c] = block < count ? load_word(blocks + 4 * c) : 0;
+      last->words[block][c] = exists ? load_word(blocks + 4 * c) : 0;
     }
-    blocks += block_bytes;
+    blocks += exists ? block_bytes : 0;
   }
 }
 
@@ -122,6 +123,8 @@ typedef struct weights {
 
 typedef void add_weights(const weights *weights, const quad *x, int32_t features, int32_t *sums);
 
+// Plane by plane: to put the codes together before the multiplication takes no fewer instructions, since the words of
+// several planes do not fit in the registers.
 static void add_linear(const weights *weights, const quad *x, int32_t features, int32_t *sums) {
   static add_plane_function *const add[SUBBYTE_PLANES] = {add_plane_8, add_plane_4, add_plane_2, add_plane_1};
   int bit = 0;
