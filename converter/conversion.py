@@ -27,6 +27,7 @@ class LayerReport:
 
     Attributes:
         layer, op: names; `op` is what the target wrote.
+        shape: of the kernel, as in Keras.
         weight_bits: bits of one stored weight.
         distinct_values: different weights in the layer.
         weights: how many.
@@ -36,6 +37,7 @@ class LayerReport:
 
     layer: str
     op: str
+    shape: tuple[int, ...]
     weight_bits: int
     distinct_values: int
     weights: int
@@ -161,6 +163,7 @@ class Conversion:
                 LayerReport(
                     layer=op.layer,
                     op=graph.kind(written),
+                    shape=op.kernel_shape,
                     weight_bits={"packed": op.grid.bits, "int8": 8, "int4": 4 if fits_int4(op) else 8}[target],
                     distinct_values=len(np.unique(op.weights)),
                     weights=op.weights.size,

@@ -75,8 +75,10 @@ def one_scale(scale: float, zero_point: int) -> Any:
     return per_channel(np.asarray([scale], np.float32), zero_point)
 
 
-def per_channel(scales: np.ndarray, zero_point: int = 0) -> Any:
-    """Quantization parameters with one scale for each slice along dimension 0."""
+def per_channel(scales: np.ndarray, zero_point: int = 0, dimension: int = 0) -> Any:
+    """Quantization parameters with one scale for each slice along a dimension."""
     return schema.QuantizationParametersT(
-        scale=scales.astype(np.float32), zeroPoint=np.full(len(scales), zero_point, np.int64), quantizedDimension=0
+        scale=scales.astype(np.float32),
+        zeroPoint=np.full(len(scales), zero_point, np.int64),
+        quantizedDimension=dimension,
     )

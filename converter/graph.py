@@ -191,6 +191,17 @@ class Graph:
         )
         return len(self.model.operatorCodes) - 1
 
+    def reshape(self, source: int, target: int) -> Any:
+        """A stock RESHAPE between two tensors; the first dimension stays free."""
+        shape = np.asarray([-1, *self.shape(target)[1:]], np.int32)
+        return schema.OperatorT(
+            opcodeIndex=self.operator_code("RESHAPE"),
+            inputs=[source, self.add_constant(f"{self.name(target)}/shape", shape, schema.TensorType.INT32)],
+            outputs=[target],
+            builtinOptionsType=schema.BuiltinOptions.ReshapeOptions,
+            builtinOptions=schema.ReshapeOptionsT(newShape=shape),
+        )
+
     def replace(self, old: Any, new: list[Any]) -> None:
         position = next(i for i, op in enumerate(self.operators) if op is old)
         self.operators[position : position + 1] = new

@@ -6,10 +6,12 @@ multiplier = x scale * weight scale / y scale
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
+from subbyte.schemas.packed_layer import Geometry, Op
 
 from .graph import Graph
 
@@ -67,17 +69,20 @@ def _bits_for(count: int) -> int:
 
 @dataclass
 class LinearOp:
-    """A fully connected layer in integers. Stands among a graph's operators until a target writes it.
+    """A fully connected layer or a convolution in integers. Stands among a graph's operators until a target writes it.
 
     Attributes:
         layer: name for people.
-        inputs, outputs: one int8 tensor each, indices in the graph.
-        weights: [output_channels, input_features] int32 within int8.
+        inputs, outputs: one int8 tensor each, indices in the graph; of four dimensions for a convolution.
+        weights: [output_channels, input_features] int32 within int8; of a convolution [output_channels, kernel height *
+            kernel width * input channels of a group], in that order.
         weight_scale: [output_channels] float32, positive.
         bias: [output_channels] int32, in units of x scale * weight scale; the input's zero point is not in it.
         grid: of the weights.
+        op: whether it is fully connected, a convolution or a depthwise one.
+        geometry: the window of a convolution; a depthwise one has as many groups as input channels.
         clamp: smallest and largest output code.
-        keep_dims: the output keeps the input's leading dimensions.
+        keep_dims: the output of a fully connected layer keeps the input's leading dimensions.
         real_weights: like `weights` before rounding, or None where nobody knows.
         exact: nothing but bounds stands between the layer and its output, so that Keras gives the same numbers.
         stock: made from a stock op: the model in Keras, if there is one, does not round these weights.
@@ -93,6 +98,8 @@ class LinearOp:
     weight_scale: np.ndarray
     bias: np.ndarray
     grid: Grid
+    op: int = Op.FULLY_CONNECTED
+    geometry: Geometry = field(default_factory=Geometry)
     clamp: tuple[int, int] = (-128, 127)
     keep_dims: bool = False
     real_weights: np.ndarray | None = None
@@ -100,6 +107,17 @@ class LinearOp:
     stock: bool = False
     tap: str | None = None
     intermediates: list[int] = field(default_factory=list)
+
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        """The shape of the weights in Keras: output channels last, but for a depthwise convolution."""
+        channels, features = self.weights.shape
+        if self.op == Op.FULLY_CONNECTED:
+            return features, channels
+        groups = self.geometry.groups
+        if self.op == Op.DEPTHWISE_CONV_2D:
+            return *self.geometry.kernel, groups, channels // groups
+        return *self.geometry.kernel, features // math.prod(self.geometry.kernel), channels
 
     def sqnr_db(self) -> float | None:
         """Signal to quantization noise of the weights in dB, None where the float weights are not known."""

@@ -2,7 +2,7 @@
 
 The converter has made every stock op int8 and kept each of our layers whole, in float, between the quantized tensors:
 
-    DEQUANTIZE -> SubbyteFullyConnected -> [MUL, ADD, SUB, RELU, MINIMUM, ...] -> QUANTIZE
+    DEQUANTIZE -> SubbyteFullyConnected or SubbyteConv2D -> [MUL, ADD, SUB, RELU, MINIMUM, ...] -> QUANTIZE
 
 Constants behind the layer (a stock batch normalization) fold into its scale and bias, bounds into its clamp.
 """
@@ -16,13 +16,16 @@ from typing import Any
 
 import numpy as np
 from flatbuffers import flexbuffers
+from subbyte.schemas.packed_layer import Geometry, Op, Padding
 
 from .errors import ConversionError
 from .flatbuffer import TensorType, schema
 from .graph import Graph
 from .linear import Grid, LinearOp, clamp_codes
+from .targets import PACKED_OPS
 
-MARKER = "SubbyteFullyConnected"
+#: Our layers, marked by Keras or packed already.
+_MARKERS = frozenset(PACKED_OPS.values())
 
 #: Ends of the ops that bound a value.
 _BOUNDS = {
@@ -64,10 +67,12 @@ def lower(graph: Graph, taps: Iterable[str] = ()) -> None:
     """
     tapped = _drop_taps(graph, taps)
     _check_loops(graph)
-    for marker in [op for op in graph.operators if graph.kind(op) == MARKER]:
+    for marker in [op for op in graph.operators if graph.kind(op) in _MARKERS]:
         for op in _lower_marker(graph, marker):
             _fold_int8_bounds(graph, op)
             op.tap = tapped.get(op.outputs[0])
+            if op.op != Op.FULLY_CONNECTED and len(graph.shape(op.inputs[0])) == 3:
+                _give_height(graph, op)
     graph.prune()
 
 
@@ -85,7 +90,7 @@ def _drop_taps(graph: Graph, taps: Iterable[str]) -> dict[int, str]:
 def _check_loops(graph: Graph) -> None:
     for subgraph in graph.model.subgraphs[1:]:
         for op in subgraph.operators:
-            if graph.kind(op) == MARKER:
+            if graph.kind(op) in _MARKERS:
                 raise ConversionError(
                     f"layer {_options(op)['layer']}: it stands in a loop or a branch, which stays float; take it out "
                     "of TimeDistributed or RNN (a QuantDense works on the last dimension alone)"
@@ -137,6 +142,29 @@ def _fold_int8_bounds(graph: Graph, op: LinearOp) -> None:
         op.outputs = [after]
         graph.tensor(after).name = graph.tensor(y).name
         graph.replace(readers[0], [])
+
+
+def _give_height(graph: Graph, op: LinearOp) -> None:
+    """Makes a convolution along one dimension one along two, on a height of 1."""
+
+    def shape_with_height(tensor: int) -> tuple[int, ...]:
+        batch, width, channels = graph.shape(tensor)
+        return batch, 1, width, channels
+
+    def with_height(tensor: int) -> int:
+        info = graph.tensor(tensor)
+        return graph.add_tensor(f"{graph.name(tensor)}/2d", shape_with_height(tensor), info.type, info.quantization)
+
+    x, y = op.inputs[0], op.outputs[0]
+    before, reshapes = graph.producer(x), []
+    if before and graph.kind(before) == "RESHAPE" and graph.shape(int(before.inputs[0])) == shape_with_height(x):
+        # A layer along one dimension came before: nothing to reshape between them.
+        op.inputs = [int(before.inputs[0])]
+    else:
+        op.inputs = [with_height(x)]
+        reshapes = [graph.reshape(x, op.inputs[0])]
+    op.outputs = [with_height(y)]
+    graph.replace(op, [*reshapes, op, graph.reshape(op.outputs[0], y)])
 
 
 def _quantized_input(graph: Graph, marker: Any, layer: str) -> int:
@@ -192,7 +220,9 @@ def _apply(graph: Graph, op: Any, tensor: int, affine: _Affine) -> _Affine:
             return affine
         ends = (-np.inf, value.item()) if kind == "MINIMUM" else (value.item(), np.inf)
         return replace(affine.bounded(*ends), tail=[*affine.tail, op])
-    if np.isfinite([affine.low, affine.high]).any() or value.size not in (1, affine.scale.size):
+    if np.isfinite([affine.low, affine.high]).any():
+        return affine
+    if value.size != 1 and (value.size, value.shape[-1]) != (affine.scale.size, affine.scale.size):
         return affine
     if kind == "SUB" and op.inputs[0] != tensor:
         return affine
@@ -217,6 +247,7 @@ def _linear_op(
     y_parameters = graph.quantization(y)
     assert y_parameters is not None, "a path ends in an int8 tensor"
     flip = np.where(affine.scale < 0, -1, 1)
+    op, geometry = _geometry(options, codes.shape, graph.shape(x)[-1])
     scale = np.maximum(np.abs(affine.scale), np.maximum(np.abs(affine.offset) * _SMALLEST_SCALE, 2.0**-60))
     bias = (offset if affine.exact else affine.offset / scale) / x_scale
     if affine.exact and _is_power_of_two(x_scale) and np.any(bias != np.rint(bias)):
@@ -238,15 +269,38 @@ def _linear_op(
         layer=layer,
         inputs=[x],
         outputs=[y],
-        weights=(codes.T * flip[:, None]).astype(np.int32),
+        weights=(_rows(codes) * flip[:, None]).astype(np.int32),
         weight_scale=scale.astype(np.float32),
         bias=np.rint(bias).astype(np.int32),
         grid=Grid(options["bits"], options["code_offset"], options["code_step"]),
+        op=op,
+        geometry=geometry,
         clamp=clamp_codes(affine.low, affine.high, y_parameters),
-        keep_dims=len(graph.shape(x)) > 2,
-        real_weights=real_codes.T.astype(np.float64) * flip[:, None],
+        keep_dims=op == Op.FULLY_CONNECTED and len(graph.shape(x)) > 2,
+        real_weights=_rows(real_codes).astype(np.float64) * flip[:, None],
         exact=affine.exact,
     )
+
+
+def _geometry(options: dict[str, Any], kernel: tuple[int, ...], inputs: int) -> tuple[int, Geometry]:
+    """The op and its window, from the shape of the codes: [inputs, outputs], or those of a convolution."""
+    if len(kernel) == 2:
+        return Op.FULLY_CONNECTED, Geometry()
+    height, width, inputs_of_group, _ = kernel
+    groups = inputs // inputs_of_group
+    geometry = Geometry(
+        kernel=(height, width),
+        stride=(options["stride_height"], options["stride_width"]),
+        dilation=(options["dilation_height"], options["dilation_width"]),
+        padding=Padding[options["padding"]],
+        groups=groups,
+    )
+    return Op.DEPTHWISE_CONV_2D if inputs_of_group == 1 < groups else Op.CONV_2D, geometry
+
+
+def _rows(codes: np.ndarray) -> np.ndarray:
+    """[..., output_channels] as [output_channels, input_features]."""
+    return codes.reshape(-1, codes.shape[-1]).T
 
 
 def _is_power_of_two(value: float) -> bool:

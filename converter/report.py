@@ -47,12 +47,13 @@ def print_layers(console: Console, result: Result) -> None:
     table = Table(title="Layers", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("layer")
     table.add_column("op")
-    for heading in ("bits", "values", "bytes", "share", "SQNR dB"):
+    for heading in ("kernel", "bits", "values", "bytes", "share", "SQNR dB"):
         table.add_column(heading, justify="right")
     for layer in result.layers:
         table.add_row(
             layer.layer,
             layer.op,
+            "x".join(map(str, layer.shape)),
             str(layer.weight_bits),
             str(layer.distinct_values),
             f"{layer.stored_bytes:,}",
@@ -60,8 +61,8 @@ def print_layers(console: Console, result: Result) -> None:
             "-" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}",
         )
     rest = size - sum(layer.stored_bytes for layer in result.layers)
-    table.add_row("everything else", "", "", "", f"{rest:,}", f"{rest / size:.1%}", "", end_section=True)
-    table.add_row("file", "", "", "", f"{size:,}", "100.0%", "")
+    table.add_row("everything else", "", "", "", "", f"{rest:,}", f"{rest / size:.1%}", "", end_section=True)
+    table.add_row("file", "", "", "", "", f"{size:,}", "100.0%", "")
     console.print(table)
 
     totals = Table(title="The whole file as", title_justify="left", box=box.SIMPLE_HEAD)

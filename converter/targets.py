@@ -8,14 +8,20 @@ from typing import Any
 import numpy as np
 from flatbuffers import flexbuffers
 from subbyte.schemas import PackedLayer
+from subbyte.schemas.packed_layer import Op, Padding
 
 from .errors import ConversionError
 from .flatbuffer import TensorType, one_scale, per_channel, schema
 from .graph import Graph
 from .linear import LinearOp, activation_parameters
 
-#: The custom op that the kernel registers.
-PACKED_OP = "SubbyteFullyConnected"
+#: The custom ops that the kernel registers.
+PACKED_OPS = {
+    Op.FULLY_CONNECTED: "SubbyteFullyConnected",
+    Op.CONV_2D: "SubbyteConv2D",
+    Op.DEPTHWISE_CONV_2D: "SubbyteDepthwiseConv2D",
+}
+PACKED_OP = PACKED_OPS[Op.FULLY_CONNECTED]
 
 
 def packed_layer(graph: Graph, op: LinearOp) -> PackedLayer:
@@ -40,6 +46,8 @@ def packed_layer(graph: Graph, op: LinearOp) -> PackedLayer:
         code_offset=grid.offset if grid.codebook is None else 0,
         code_step=grid.step if grid.codebook is None else 1,
         codebook=None if grid.codebook is None else np.asarray(grid.codebook, np.int8),
+        op=op.op,
+        geometry=op.geometry,
     )
 
 
@@ -59,7 +67,7 @@ def write_packed(graph: Graph, op: LinearOp) -> list:
     return [
         *rows,
         schema.OperatorT(
-            opcodeIndex=graph.operator_code(PACKED_OP),
+            opcodeIndex=graph.operator_code(PACKED_OPS[op.op]),
             inputs=[x, packed],
             outputs=op.outputs,
             customOptions=np.frombuffer(flexbuffers.Dumps(options), np.uint8),
@@ -68,17 +76,13 @@ def write_packed(graph: Graph, op: LinearOp) -> list:
 
 
 def write_int8(graph: Graph, op: LinearOp) -> list:
-    """A stock FULLY_CONNECTED with the codes in int8."""
-    return _write_stock(graph, op, op.weights.astype(np.int8), TensorType.INT8)
+    """A stock op with the codes in int8."""
+    return _write_stock(graph, op, TensorType.INT8)
 
 
 def write_int4(graph: Graph, op: LinearOp) -> list:
-    """A stock FULLY_CONNECTED with two codes a byte where they fit 4 bits, else `write_int8`."""
-    if not fits_int4(op):
-        return write_int8(graph, op)
-    flat = np.zeros(-(-op.weights.size // 2) * 2, np.uint8)
-    flat[: op.weights.size] = op.weights.astype(np.int8).ravel().view(np.uint8) & 15
-    return _write_stock(graph, op, flat[0::2] | flat[1::2] << 4, TensorType.INT4)
+    """A stock op with two codes a byte where they fit 4 bits, else `write_int8`."""
+    return _write_stock(graph, op, TensorType.INT4 if fits_int4(op) else TensorType.INT8)
 
 
 def fits_int4(op: LinearOp) -> bool:
@@ -93,26 +97,72 @@ WRITERS: dict[str, Callable[[Graph, LinearOp], list]] = {
 }
 
 
-def _write_stock(graph: Graph, op: LinearOp, weights: np.ndarray, weight_type: int) -> list:
+def _write_stock(graph: Graph, op: LinearOp, weight_type: int) -> list:
     x_scale = activation_parameters(graph, op)[0]
     scale = op.weight_scale if np.ptp(op.weight_scale) else op.weight_scale[:1]
-    kernel = graph.add_constant(f"{op.layer}/kernel", weights, weight_type, per_channel(scale))
-    graph.tensor(kernel).shape = np.asarray(op.weights.shape, np.int32)
+    weights, channels = _stock_layout(op)
+    stored = _two_a_byte(weights) if weight_type == TensorType.INT4 else weights
+    kernel = graph.add_constant(f"{op.layer}/kernel", stored, weight_type, per_channel(scale, dimension=channels))
+    graph.tensor(kernel).shape = np.asarray(weights.shape, np.int32)
     bias = graph.add_constant(f"{op.layer}/bias", op.bias, TensorType.INT32, per_channel(np.float32(x_scale) * scale))
     activation, tail = _stock_clamp(graph, op)
     output = op.outputs[0]
     if tail:
         output = _like(graph, output, f"{op.layer}/unbounded")
-    options = schema.FullyConnectedOptionsT(fusedActivationFunction=activation, keepNumDims=op.keep_dims)
-    dense = schema.OperatorT(
-        # 12: one scale for each output channel.
-        opcodeIndex=graph.operator_code("FULLY_CONNECTED", version=12 if len(scale) > 1 else 4),
+    name, options = _stock_options(graph, op, activation)
+    stock = schema.OperatorT(
+        opcodeIndex=graph.operator_code(name, _version(op, weight_type, per_channel=len(scale) > 1)),
         inputs=[op.inputs[0], kernel, bias],
         outputs=[output],
-        builtinOptionsType=schema.BuiltinOptions.FullyConnectedOptions,
+        builtinOptionsType=getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T")),
         builtinOptions=options,
     )
-    return [dense, *_bounds(graph, tail, output, op)]
+    return [stock, *_bounds(graph, tail, output, op)]
+
+
+def _stock_layout(op: LinearOp) -> tuple[np.ndarray, int]:
+    """int8 weights as the stock op wants them, and the dimension of their output channels."""
+    weights, kernel = op.weights.astype(np.int8), op.geometry.kernel
+    if op.op == Op.DEPTHWISE_CONV_2D:
+        return weights.T.reshape(1, *kernel, -1), 3
+    if op.op == Op.CONV_2D:
+        return weights.reshape(len(weights), *kernel, -1), 0
+    return weights, 0
+
+
+def _two_a_byte(weights: np.ndarray) -> np.ndarray:
+    flat = np.zeros(-(-weights.size // 2) * 2, np.uint8)
+    flat[: weights.size] = weights.ravel().view(np.uint8) & 15
+    return flat[0::2] | flat[1::2] << 4
+
+
+def _stock_options(graph: Graph, op: LinearOp, activation: int) -> tuple[str, Any]:
+    """Name and options of the stock op."""
+    if op.op == Op.FULLY_CONNECTED:
+        options = schema.FullyConnectedOptionsT(fusedActivationFunction=activation, keepNumDims=op.keep_dims)
+        return "FULLY_CONNECTED", options
+    geometry = op.geometry
+    window = {
+        "padding": schema.Padding.SAME if geometry.padding == Padding.SAME else schema.Padding.VALID,
+        "strideH": geometry.stride[0],
+        "strideW": geometry.stride[1],
+        "dilationHFactor": geometry.dilation[0],
+        "dilationWFactor": geometry.dilation[1],
+        "fusedActivationFunction": activation,
+    }
+    if op.op == Op.CONV_2D:
+        return "CONV_2D", schema.Conv2DOptionsT(**window)
+    multiplier = len(op.weights) // geometry.groups
+    return "DEPTHWISE_CONV_2D", schema.DepthwiseConv2DOptionsT(depthMultiplier=multiplier, **window)
+
+
+def _version(op: LinearOp, weight_type: int, per_channel: bool) -> int:
+    """The first version of a stock op that knows these weights."""
+    if op.op == Op.FULLY_CONNECTED:
+        return 12 if per_channel else 4
+    if weight_type == TensorType.INT4:
+        return 7
+    return 6 if op.op == Op.CONV_2D and op.geometry.groups > 1 else 3
 
 
 def _stock_clamp(graph: Graph, op: LinearOp) -> tuple[int, list[tuple[str, int]]]:
@@ -156,6 +206,8 @@ def _bounds(graph: Graph, tail: list[tuple[str, int]], tensor: int, op: LinearOp
 
 def _rows_match(graph: Graph, op: LinearOp) -> bool:
     """Whether the input's last dimension is what one sum takes, and the output has the input's other dimensions."""
+    if op.op != Op.FULLY_CONNECTED:
+        return True
     shape = graph.shape(op.inputs[0])
     return len(shape) > 0 and shape[-1] == op.weights.shape[1] and (op.keep_dims or len(shape) == 2)
 
@@ -164,16 +216,9 @@ def _reshape_to_rows(graph: Graph, op: LinearOp) -> Any:
     """A stock FULLY_CONNECTED flattens its input by itself; the packed op takes rows."""
     x, features = op.inputs[0], op.weights.shape[1]
     rows = int(np.prod(graph.shape(x))) // features
-    shape = graph.add_constant(f"{op.layer}/rows", np.asarray([-1, features], np.int32), TensorType.INT32)
     scale, zero_point = activation_parameters(graph, op)[:2]
     flat = graph.add_tensor(f"{op.layer}/input", (rows, features), TensorType.INT8, one_scale(scale, zero_point))
-    return schema.OperatorT(
-        opcodeIndex=graph.operator_code("RESHAPE"),
-        inputs=[x, shape],
-        outputs=[flat],
-        builtinOptionsType=schema.BuiltinOptions.ReshapeOptions,
-        builtinOptions=schema.ReshapeOptionsT(newShape=np.asarray([-1, features], np.int32)),
-    )
+    return graph.reshape(x, flat)
 
 
 def _like(graph: Graph, tensor: int, name: str) -> int:

@@ -8,38 +8,31 @@ from subbyte.schemas.packed_layer import Op, Padding
 
 
 def run(layer: PackedLayer, x: np.ndarray) -> np.ndarray:
-    """The layer's op on int8 codes: [..., K] for a fully connected layer, [B, H, W, C] for a convolution."""
-    functions = {Op.FULLY_CONNECTED: fully_connected, Op.CONV_2D: conv_2d, Op.DEPTHWISE_CONV_2D: depthwise_conv_2d}
-    return functions[layer.op](layer, x)
+    """The layer's op on int8 codes; shapes as in `sums`."""
+    return requantize(sums(layer, x), layer)
 
 
 def fully_connected(layer: PackedLayer, x: np.ndarray) -> np.ndarray:
     """int8 [..., K] to int8 [..., N]."""
-    sums = x.astype(np.int64) @ layer.weights.astype(np.int64).T + layer.bias.astype(np.int64)
-    return requantize(sums, layer)
+    return run(layer, x)
 
 
-def conv_2d(layer: PackedLayer, x: np.ndarray) -> np.ndarray:
-    """int8 [B, H, W, C] to int8 [B, OH, OW, N]; codes [N, kernel height * kernel width * C / groups]."""
-    return _grouped_conv_2d(layer, x, layer.geometry.groups)
+def sums(layer: PackedLayer, x: np.ndarray) -> np.ndarray:
+    """The exact sums, bias included, in int64.
 
-
-def depthwise_conv_2d(layer: PackedLayer, x: np.ndarray) -> np.ndarray:
-    """int8 [B, H, W, C] to int8 [B, OH, OW, C * multiplier]; codes [C * multiplier, kernel height * kernel width].
-
-    Output channel o reads input channel o // multiplier: a convolution in which every input channel is a group.
+    Of a fully connected layer from [..., K] to [..., N]. Of a convolution from [B, H, W, C] to [B, OH, OW, N], by codes
+    [N, kernel height * kernel width * C / groups]; of a depthwise one every input channel is a group, so that output
+    channel n reads input channel n // multiplier.
     """
-    return _grouped_conv_2d(layer, x, x.shape[-1])
-
-
-def _grouped_conv_2d(layer: PackedLayer, x: np.ndarray, groups: int) -> np.ndarray:
-    height, width = layer.geometry.kernel
-    channels = x.shape[-1] // groups
-    weights = layer.weights.astype(np.int64).reshape(groups, -1, height, width, channels)
+    weights, bias = layer.weights.astype(np.int64), layer.bias.astype(np.int64)
+    if layer.op == Op.FULLY_CONNECTED:
+        return x.astype(np.int64) @ weights.T + bias
+    groups = x.shape[-1] if layer.op == Op.DEPTHWISE_CONV_2D else layer.geometry.groups
     patches = _patches(layer, x).astype(np.int64)
-    patches = patches.reshape(*patches.shape[:-1], groups, channels)
-    sums = np.einsum("bhwyxgc,gnyxc->bhwgn", patches, weights)
-    return requantize(sums.reshape(*sums.shape[:3], -1) + layer.bias.astype(np.int64), layer)
+    patches = patches.reshape(*patches.shape[:-1], groups, -1)
+    kernel = weights.reshape(groups, -1, *layer.geometry.kernel, patches.shape[-1])
+    products = np.einsum("bhwyxgc,gnyxc->bhwgn", patches, kernel)
+    return products.reshape(*patches.shape[:3], -1) + bias
 
 
 def _patches(layer: PackedLayer, x: np.ndarray) -> np.ndarray:
@@ -59,7 +52,7 @@ def _patches(layer: PackedLayer, x: np.ndarray) -> np.ndarray:
 
 
 def requantize(sums: np.ndarray, layer: PackedLayer) -> np.ndarray:
-    """Exact sums, bias included, [..., N] to int8 codes: one float32 product, ties to even, zero point, clamp."""
+    """Exact sums, [..., N], to int8 codes: one float32 product, ties to even, zero point, clamp."""
     with np.errstate(over="ignore"):
         scaled = np.rint(sums.astype(np.float32) * layer.multiplier.astype(np.float32))
     # Clipped before the conversion to integers, so that no product is too large for it.

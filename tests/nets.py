@@ -13,11 +13,18 @@ layers = tf.keras.layers
 Tanh, Linear = ql.quantizers.Tanh, ql.quantizers.Linear
 
 NETS: dict[str, Callable[[], keras.Model]] = {}
+#: Those of `NETS` with convolutions.
+CONVOLUTIONAL: list[str] = []
 
 
 def net(build: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
     NETS[build.__name__] = build
     return build
+
+
+def convolutional(build: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
+    CONVOLUTIONAL.append(build.__name__)
+    return net(build)
 
 
 def ready(name: str, seed: int = 0) -> keras.Model:
@@ -203,10 +210,132 @@ def learnt_range() -> keras.Model:
     )
 
 
+def normalized(layer: type, *sizes: int | tuple[int, ...], **arguments: object) -> object:
+    return layer(*sizes, normalization=ql.QuantBatchNormalization(momentum=0.5), **arguments)
+
+
+@convolutional
+def windows() -> keras.Model:
+    """Every kind of window, odd channel counts, every width."""
+    x = inputs = keras.Input((19, 16, 3))
+    x = ql.QuantInput(4.0)(x)
+    for layer in (
+        normalized(ql.QuantConv2D, 7, 3, padding="same", kernel_quantizer=Tanh(8)),
+        normalized(ql.QuantConv2D, 10, 1, kernel_quantizer=Tanh(1), gain="channel"),
+        normalized(ql.QuantConv2D, 6, (5, 4), strides=2, padding="same", kernel_quantizer=Linear(5)),
+        normalized(ql.QuantDepthwiseConv2D, 3, padding="same", depth_multiplier=2, kernel_quantizer=Tanh(4)),
+        normalized(ql.QuantConv2D, 9, (2, 3), padding="same", dilation_rate=(3, 2), groups=3, kernel_quantizer=Tanh(3)),
+        normalized(ql.QuantDepthwiseConv2D, (3, 2), dilation_rate=2, kernel_quantizer=Tanh(6, "bin_centre")),
+        normalized(ql.QuantConv2D, 5, 2, strides=(3, 1), kernel_quantizer=Tanh(7)),
+    ):
+        x = ql.ClippedReLU(4.0)(layer(x))
+    x = layers.Flatten()(x)
+    return keras.Model(inputs, ql.QuantActivation(16.0)(dense(4, Tanh(4), normalized=False)(x)))
+
+
+@convolutional
+def causal() -> keras.Model:
+    """One dimension, as a streaming model sees it."""
+    x = inputs = keras.Input((21, 5))
+    x = ql.QuantInput(4.0)(x)
+    for layer in (
+        normalized(ql.QuantConv1D, 11, 3, padding="causal", strides=2, kernel_quantizer=Tanh(4)),
+        normalized(ql.QuantDepthwiseConv1D, 5, padding="causal", kernel_quantizer=Tanh(2)),
+        normalized(ql.QuantConv1D, 6, 1, kernel_quantizer=Tanh(4), activation="relu"),
+        normalized(ql.QuantConv1D, 8, 2, padding="causal", dilation_rate=4, groups=2, kernel_quantizer=Linear(3)),
+        normalized(ql.QuantSeparableConv1D, 7, 3, strides=2, padding="same", depthwise_quantizer=Tanh(8)),
+    ):
+        x = ql.ClippedReLU(4.0)(layer(x))
+    x = layers.MaxPooling1D(2)(x)
+    x = layers.Flatten()(x)
+    return keras.Model(inputs, ql.QuantActivation(16.0)(dense(4, Tanh(4), normalized=False)(x)))
+
+
+@convolutional
+def convolution_last() -> keras.Model:
+    """Frame by frame, two outputs read from one convolution."""
+    x = inputs = keras.Input((12, 4))
+    x = ql.QuantConv1D(3, 4, padding="same", kernel_quantizer=Tanh(4))(ql.QuantInput(4.0)(x))
+    return keras.Model(inputs, [ql.ClippedReLU(2.0)(x), ql.QuantActivation(8.0)(x)])
+
+
+@convolutional
+def ds_cnn() -> keras.Model:
+    """Depthwise separable blocks on a spectrogram."""
+    x = inputs = keras.Input((15, 10, 1))
+    x = ql.QuantInput(4.0)(x)
+    x = ql.ClippedReLU(4.0)(
+        normalized(ql.QuantConv2D, 12, (10, 4), strides=2, padding="same", kernel_quantizer=Tanh(8))(x)
+    )
+    for bits in (4, 3):
+        for layer in (
+            normalized(ql.QuantDepthwiseConv2D, 3, padding="same", kernel_quantizer=Tanh(bits)),
+            normalized(ql.QuantConv2D, 12, 1, kernel_quantizer=Tanh(bits)),
+        ):
+            x = ql.ClippedReLU(4.0)(layer(x))
+    x = ql.QuantActivation(4.0, signed=False)(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, ql.QuantActivation(8.0)(dense(4, Tanh(8), normalized=False)(x)))
+
+
+@convolutional
+def tc_resnet() -> keras.Model:
+    """Temporal convolutions with residual blocks, the second strided and dilated."""
+
+    def convolution(x: object, channels: int, size: int, bits: int, **arguments: object) -> object:
+        return normalized(ql.QuantConv1D, channels, size, padding="same", kernel_quantizer=Tanh(bits), **arguments)(x)
+
+    x = inputs = keras.Input((24, 10))
+    x = ql.ClippedReLU(4.0)(convolution(ql.QuantInput(4.0)(x), 8, 3, 8))
+    for channels, strides in ((8, 1), (12, 2)):
+        a = ql.ClippedReLU(4.0)(convolution(x, channels, 9, 4, strides=strides))
+        a = ql.QuantActivation(4.0)(convolution(a, channels, 9, 2, dilation_rate=strides))
+        if strides > 1:
+            x = ql.ClippedReLU(4.0)(convolution(x, channels, 1, 4, strides=strides))
+        x = ql.ClippedReLU(4.0)(layers.Add()([a, x]))
+    x = ql.QuantActivation(4.0, signed=False)(layers.GlobalAveragePooling1D()(x))
+    return keras.Model(inputs, ql.QuantActivation(8.0)(dense(4, Tanh(8), normalized=False)(x)))
+
+
+@convolutional
+def resnet() -> keras.Model:
+    """Stock layers between convolutions: each becomes one int8 op."""
+
+    def convolution(x: object, channels: int, size: int, **arguments: object) -> object:
+        return normalized(ql.QuantConv2D, channels, size, kernel_quantizer=Tanh(4), **arguments)(x)
+
+    x = inputs = keras.Input((12, 12, 3))
+    x = layers.ZeroPadding2D(1)(ql.QuantInput(4.0)(x))
+    x = ql.ClippedReLU(4.0)(convolution(x, 8, 3))
+    a = ql.QuantActivation(4.0)(convolution(x, 8, 3, padding="same", strides=2))
+    b = ql.QuantActivation(4.0)(convolution(x, 8, 1, strides=2))
+    x = ql.ClippedReLU(4.0)(layers.Add()([a, b]))
+    x = layers.Concatenate()([layers.MaxPooling2D(2)(x), layers.AveragePooling2D(2)(x)])
+    x = ql.ClippedReLU(4.0)(convolution(x, 6, 3, padding="same"))
+    x = layers.Reshape((9, 6))(x)
+    x = ql.ClippedReLU(4.0)(normalized(ql.QuantConv1D, 5, 3, padding="causal", kernel_quantizer=Tanh(4))(x))
+    x = layers.Flatten()(layers.Reshape((3, 3, 5))(x))
+    return keras.Model(inputs, ql.QuantActivation(8.0)(dense(4, Tanh(4), normalized=False)(x)))
+
+
+@convolutional
+def stock_normalization_behind_convolutions() -> keras.Model:
+    parts: list[object] = [keras.Input((9, 8, 3)), ql.QuantInput(4.0)]
+    for layer in (ql.QuantConv2D(6, 3, kernel_quantizer=Tanh(4)), ql.QuantDepthwiseConv2D(3, kernel_quantizer=Tanh(4))):
+        parts += [layer, layers.BatchNormalization(momentum=0.5), layers.ReLU(), ql.QuantActivation(4.0, signed=False)]
+    return keras.Sequential([*parts, layers.GlobalMaxPooling2D(), dense(3, Tanh(4)), ql.QuantActivation(8.0)])
+
+
+#: Nets with a Flatten or Reshape, which fixes the batch.
+FIXED_BATCH = ("stock_between", "windows", "causal")
+
 #: What `verify` promises of each net: "exact" equals Keras on every code, "close" within the stated share by one code,
 #: "stock" holds stock ops that round in their own way.
 PROMISES = {
     "residual_softmax": "stock",
+    "ds_cnn": "stock",
+    "tc_resnet": "stock",
+    "resnet": "stock",
+    "stock_normalization_behind_convolutions": "close",
     "stock_normalization": "close",
     "other_scales": "close",
 }
