@@ -28,6 +28,7 @@ typedef struct sums {
 } sums;
 
 INLINE void clear(sums *sums) {
+  UNROLL
   for (int half = 0; half < 2; ++half) {
     sums->products[half] = vdupq_n_s16(0);
     sums->pairs[half] = vdupq_n_s32(0);
@@ -36,6 +37,7 @@ INLINE void clear(sums *sums) {
 
 // Adds the products to sums of 32 bits.
 INLINE void widen(sums *sums) {
+  UNROLL
   for (int half = 0; half < 2; ++half) {
     sums->pairs[half] = vpadalq_s16(sums->pairs[half], sums->products[half]);
     sums->products[half] = vdupq_n_s16(0);

@@ -85,18 +85,25 @@ INLINE uint8x8x4_t load_32(const uint8_t *codebook) {
   return (uint8x8x4_t){{vld1_u8(codebook), vld1_u8(codebook + 8), vld1_u8(codebook + 16), vld1_u8(codebook + 24)}};
 }
 
-INLINE uint8x8_t look_up_half(uint8x8_t codes, int bits, const uint8_t *codebook) {
-  uint8x8_t values = vtbl4_u8(load_32(codebook), codes);
-  UNROLL
-  for (int first = 32; first < 1 << bits; first += 32) {
-    values = vtbx4_u8(values, load_32(codebook + first), vsub_u8(codes, vdup_n_u8((uint8_t)first)));
+// A call: 256 entries take all registers twice.
+static __attribute__((noinline)) uint8x16_t look_up_many(uint8x16_t codes, int count, const uint8_t *codebook) {
+  uint8x8_t low = vdup_n_u8(0), high = low;
+#pragma GCC unroll 1
+  for (int first = 0; first < count; first += 32) {
+    const uint8x8x4_t entries = load_32(codebook + first);
+    const uint8x16_t from = vsubq_u8(codes, vdupq_n_u8((uint8_t)first));
+    low = vtbx4_u8(low, entries, vget_low_u8(from));
+    high = vtbx4_u8(high, entries, vget_high_u8(from));
   }
-  return values;
+  return vcombine_u8(low, high);
 }
 
 INLINE uint8x16_t look_up(uint8x16_t codes, int bits, const uint8_t *codebook) {
-  return vcombine_u8(look_up_half(vget_low_u8(codes), bits, codebook),
-                     look_up_half(vget_high_u8(codes), bits, codebook));
+  if (bits > 5) {
+    return look_up_many(codes, 1 << bits, codebook);
+  }
+  const uint8x8x4_t entries = load_32(codebook);
+  return vcombine_u8(vtbl4_u8(entries, vget_low_u8(codes)), vtbl4_u8(entries, vget_high_u8(codes)));
 }
 #endif
 
@@ -165,6 +172,13 @@ INLINE void next_stride(weights *weights, const int8_t *x[SUBBYTE_ROWS], shape s
   }
 }
 
+INLINE void widen_all(sums sums[MOST_SUMS], shape shape) {
+  UNROLL
+  for (int i = 0; i < shape.vectors * shape.rows; ++i) {
+    widen(&sums[i]);
+  }
+}
+
 // Writes the sums of some channels, those of the first row to `to`.
 INLINE void add_channels(weights weights, const subbyte_inputs *inputs, int row, shape shape, int32_t *to) {
   sums sums[MOST_SUMS];
@@ -177,28 +191,25 @@ INLINE void add_channels(weights weights, const subbyte_inputs *inputs, int row,
   for (int r = 0; r < shape.rows; ++r) {
     x[r] = inputs->x[row + r];
   }
-  const int32_t strides = strides_until_widen(largest_factor(shape));
-  int32_t rest = inputs->features;
-  while (rest > 0) {
-    int32_t stride = 0;
+  const int32_t most_strides = strides_until_widen(largest_factor(shape));
+  int32_t strides = 0, rest = inputs->features;
 #pragma GCC unroll 1
-    for (; stride < strides && rest >= SUBBYTE_STRIDE; ++stride, rest -= SUBBYTE_STRIDE) {
-      add_stride(&weights, x, SUBBYTE_STRIDE, shape, sums);
-      next_stride(&weights, x, shape);
-    }
-    if (stride < strides && rest > 0) {
-      UNROLL
-      for (int r = 0; r < shape.rows; ++r) {
-        x[r] = inputs->tail[row + r];
-      }
-      add_stride(&weights, x, rest, shape, sums);
-      rest = 0;
-    }
-    UNROLL
-    for (int i = 0; i < shape.vectors * shape.rows; ++i) {
-      widen(&sums[i]);
+  for (; rest >= SUBBYTE_STRIDE; rest -= SUBBYTE_STRIDE) {
+    add_stride(&weights, x, SUBBYTE_STRIDE, shape, sums);
+    next_stride(&weights, x, shape);
+    if (++strides == most_strides) {
+      widen_all(sums, shape);
+      strides = 0;
     }
   }
+  if (rest > 0) {
+    UNROLL
+    for (int r = 0; r < shape.rows; ++r) {
+      x[r] = inputs->tail[row + r];
+    }
+    add_stride(&weights, x, rest, shape, sums);
+  }
+  widen_all(sums, shape);
   UNROLL
   for (int r = 0; r < shape.rows; ++r) {
     const int32_t input_sum = row + r < inputs->rows ? inputs->sums[row + r] : 0;
