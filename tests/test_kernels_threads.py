@@ -27,7 +27,7 @@ pytestmark = [
 ]
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
 
-WIDE = random_layer(np.random.default_rng(1), 2048, 2048, 4)  # worth four threads
+WIDE = random_layer(np.random.default_rng(1), 2048, 2048, 4)  # worth eight threads
 SMALL = [random_layer(np.random.default_rng(2), 540, 87, 4), random_layer(np.random.default_rng(3), 87, 400, 3)]
 
 
@@ -104,10 +104,10 @@ def test_the_same_numbers_from_any_number_of_threads(shape):
         ([WIDE], 2, 1),
         ([WIDE], 3, 2),
         ([WIDE, WIDE], 4, 3),
-        ([WIDE], 8, 3),  # the layer is worth no more
+        ([WIDE], 16, 7),  # the layer is worth no more
         (SMALL, 8, 0),
     ],
-    ids=["unset", "1", "2", "3", "4", "8", "small"],
+    ids=["unset", "1", "2", "3", "4", "16", "small"],
 )
 def test_wide_layers_make_threads_and_small_ones_do_not(runtime, layers, num_threads, helpers):
     load(runtime, chain(SMALL), None)  # whatever the runtime starts when it is used first

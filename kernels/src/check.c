@@ -216,6 +216,6 @@ const char *subbyte_message(subbyte_status status) {
       [SUBBYTE_BAD_MULTIPLIER] = "a multiplier is not finite",
       [SUBBYTE_BAD_BIAS] = "a bias is so large that a sum may leave 32 bits, or bias_shift is above 15",
   };
-  int known = status >= SUBBYTE_OK && status < SUBBYTE_STATUS_COUNT;
-  return known ? messages[status] : "unknown status";
+  const unsigned number = (unsigned)status;
+  return number < SUBBYTE_STATUS_COUNT ? messages[number] : "unknown status";
 }

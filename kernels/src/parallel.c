@@ -2,10 +2,10 @@
 
 #include "layout.h"
 
-// Multiply-accumulates that are worth a thread. Two threads with this much each, on AVX-512 at 2 to 4 bits a weight,
-// take 7 microseconds where one takes 12; on slower instruction sets they save more. If the other thread has to be
-// woken first, that costs 10 microseconds, which three such layers win back.
-static const double LEAST_WORK = 1 << 20;
+// Multiply-accumulates that are worth a thread. A layer of twice as many takes 7 microseconds on AVX-512 at 1 to 4 bits
+// a weight, and 5 with two threads; slower instruction sets save more. If the other thread has to be woken first, that
+// costs 10 microseconds, which five such layers win back.
+static const double LEAST_WORK = 1 << 19;
 
 enum {
   // More parts than threads: one that comes late or is interrupted leaves its share to the others.

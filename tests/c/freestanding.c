@@ -53,6 +53,6 @@ int use(const void *layer, size_t bytes, const int8_t *input, int8_t *output) {
 }
 
 void _start(void) {
-  int8_t output[1];
+  int8_t output[1] = {0};
   use("", 0, output, output);
 }
