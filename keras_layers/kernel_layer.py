@@ -158,9 +158,10 @@ class KernelLayer(tf.keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        output_shape = self.compute_output_shape(inputs.shape)
         padded = self._pad(inputs)
         outputs = self._train(padded) if training else self._infer(padded)
-        outputs.set_shape(self.compute_output_shape(inputs.shape))
+        outputs.set_shape(output_shape)
         return self.activation(outputs)
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:

@@ -41,10 +41,10 @@ def normalization_affine(layer, stage):
 
 
 def deployed(layer, codes, step):
-    """(codes, S, k): a QuantDense in stage 2 is (x @ codes + k / resolution) * S."""
+    """(codes, S, k): a layer in stage 2 is (product(x, codes) + k / resolution) * S. codes [..., channels]."""
     gain = linear(np.float64(layer.gain.numpy()), layer.parameter_bits) if layer.gain is not None else 1.0
     bias = linear(np.float64(layer.bias.numpy()), layer.parameter_bits) if layer.bias is not None else 0.0
-    scale, offset = np.broadcast_to(gain * step, layer.units), np.broadcast_to(gain * bias, layer.units)
+    scale, offset = (np.broadcast_to(vector, codes.shape[-1]) for vector in (gain * step, gain * bias))
     if layer.normalization is not None:
         multiplier, shift = normalization_affine(layer.normalization, 2)
         scale, offset = scale * multiplier, offset * multiplier + shift

@@ -29,8 +29,13 @@ def convolutional(build: Callable[[], keras.Model]) -> Callable[[], keras.Model]
 
 def ready(name: str, seed: int = 0) -> keras.Model:
     """The net of that name, weights and moving statistics drawn, in stage 2."""
+    return drawn(NETS[name], seed)
+
+
+def drawn(build: Callable[[], keras.Model], seed: int) -> keras.Model:
+    """What `build` builds, weights and moving statistics drawn, in stage 2."""
     keras.utils.set_random_seed(seed)
-    model = NETS[name]()
+    model = build()
     rng = np.random.default_rng(seed)
     inputs = [rng.normal(size=(64, *x.shape[1:])).astype(np.float32) for x in model.inputs]
     for _ in range(3):
