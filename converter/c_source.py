@@ -18,7 +18,7 @@ from .errors import ConversionError
 from .flatbuffer import IDENTIFIER
 from .graph import Graph
 from .io_types import set_io
-from .targets import PACKED_OP
+from .targets import PACKED_OP, PACKED_OPS
 from .tflite_source import layer_name
 
 
@@ -99,7 +99,7 @@ def is_packed(path: Path) -> bool:
     if data[4:8] != IDENTIFIER:
         return False
     graph = Graph.read(data, str(path))
-    return any(graph.kind(op) == PACKED_OP for op in graph.operators)
+    return any(graph.kind(op) in PACKED_OPS.values() for op in graph.operators)
 
 
 def _chain(graph: Graph) -> list[_Layer]:
@@ -115,6 +115,8 @@ def _chain(graph: Graph) -> list[_Layer]:
     tensor = graph.inputs[0]
     for op in graph.operators:
         kind, name = graph.kind(op), layer_name(graph, op)
+        if kind in PACKED_OPS.values() and kind != PACKED_OP:
+            raise ConversionError(f"{name} is a convolution, and C has fully connected layers alone: run the .tflite")
         if kind not in (PACKED_OP, "RESHAPE"):
             raise ConversionError(
                 f"{name} is a {kind}, and C has packed layers alone: take it out of the model, or run the .tflite"

@@ -17,6 +17,7 @@ from models import Model
 from nets import Linear, Tanh, dense, drawn, keras, layers, ql, ready
 from subbyte import kernels
 from subbyte.converter import ConversionError, convert
+from subbyte.converter.c_source import c_source
 from subbyte.converter.conversion import Conversion
 from subbyte.converter.flatbuffer import TensorType
 from subbyte.converter.graph import Graph
@@ -266,6 +267,11 @@ BAD = {
         "packed already: convert the model that it was made from",
     ),
 }
+
+
+def test_convolutions_do_not_become_c_yet():
+    with pytest.raises(ConversionError, match="is a convolution, and C has fully connected layers alone"):
+        c_source(converted("ds_cnn").tflite("packed"))
 
 
 @pytest.mark.parametrize("case", BAD)
