@@ -139,7 +139,7 @@ def test_a_batch_gives_what_single_samples_give(name):
     assert_same(run(kernels.Interpreter(model_content=data), inputs, batch=17), outputs(name, "packed"))
 
 
-@pytest.mark.parametrize("name", ["narrow_activations", "stock_between", "used_twice", *PROMISES])
+@pytest.mark.parametrize("name", ["narrow_activations", "stock_between", "used_twice", "causal", *PROMISES])
 def test_verification_agrees_and_covers_every_layer(name):
     _, conversion, inputs = converted(name)
     few = {key: values[:24] for key, values in inputs.items()}
