@@ -23,7 +23,7 @@ export CUDA_VISIBLE_DEVICES ?= -1
 
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 # What depends on the Keras version runs under both.
-KERAS_TESTS := $(wildcard tests/test_keras_layers_*.py) $(patsubst %,tests/test_converter_%.py,nets models command) \
+KERAS_TESTS := $(wildcard tests/test_keras_layers_*.py) $(patsubst %,tests/test_converter_%.py,nets models command conv) \
   tests/test_keyword_spotting_pipeline.py
 
 .PHONY: help demo test lint format bench accuracy fuzz test-arm64 test-wheels test-oldest clean

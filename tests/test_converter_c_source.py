@@ -168,6 +168,8 @@ def test_a_name_that_c_has_not_is_refused(name, layers):
 def run(capsys, *arguments: object) -> tuple[int, str, str]:
     """The command's exit status, standard output and standard error."""
     with flagsaver.flagsaver():
+        for flag in command.FLAGS.get_key_flags_for_module(command):
+            flag.unparse()  # another test of this process may have set it
         try:
             status = command._guarded(command._parse(["convert-to-tflite", "--format=c", *map(str, arguments)]))
         except SystemExit as stopped:

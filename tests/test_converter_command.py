@@ -30,8 +30,8 @@ def run(capsys):
     """Runs the command in this process: importing TensorFlow takes seconds."""
 
     def run(*arguments: object) -> Run:
-        for name in ("model", "output", "target", "format", "io", "verify", "json"):
-            command.FLAGS[name].unparse()
+        for flag in command.FLAGS.get_key_flags_for_module(command):
+            flag.unparse()
         capsys.readouterr()
         try:
             status = command._guarded(command._parse(["convert-to-tflite", *map(str, arguments)]))
