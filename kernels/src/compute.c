@@ -30,7 +30,7 @@ void subbyte_set_rows(subbyte_inputs *inputs, int32_t rows, int32_t features, co
   }
 }
 
-static subbyte_panels find_panels(const subbyte_layer_view *view, int32_t first, int32_t channels) {
+subbyte_panels subbyte_find_panels(const subbyte_layer_view *view, int32_t first, int32_t channels) {
   subbyte_panels panels;
   panels.count = subbyte_whole_panels(channels) / SUBBYTE_PANEL;
   panels.channels = channels;
@@ -49,7 +49,7 @@ void subbyte_compute_channels(const subbyte_layer_view *view, int32_t first, int
   for (int32_t tile = first; tile < last; tile += SUBBYTE_TILE) {
     int32_t sums[SUBBYTE_ROWS * SUBBYTE_TILE];
     const int32_t channels = subbyte_smaller(last - tile, SUBBYTE_TILE);
-    const subbyte_panels panels = find_panels(view, tile, channels);
+    const subbyte_panels panels = subbyte_find_panels(view, tile, channels);
     view->sums(&panels, inputs, sums);
     view->isa->finish(&view->header, view->bytes, tile, channels, inputs, sums, output + tile);
   }

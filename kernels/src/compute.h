@@ -19,6 +19,9 @@ typedef struct subbyte_layer_view {
 
 void subbyte_view_layer(subbyte_layer_view *view, const void *layer, const subbyte_isa *isa);
 
+// Output channels [first, first + channels), at most a tile.
+subbyte_panels subbyte_find_panels(const subbyte_layer_view *view, int32_t first, int32_t channels);
+
 // Takes the rows at inputs->x[0 .. rows - 1], of `features` inputs each.
 void subbyte_set_rows(subbyte_inputs *inputs, int32_t rows, int32_t features, const subbyte_isa *isa);
 

@@ -16,6 +16,7 @@ size_t subbyte_depthwise_scratch(const subbyte_header *header) {
 // or no channel.
 static void decode_panel(const subbyte_layer_view *view, int32_t first, int32_t channels, int8_t *weights) {
   const subbyte_header *header = &view->header;
+  const subbyte_panels panels = subbyte_find_panels(view, first, channels);
   const int32_t taps = header->input_features, quads = count_quads(taps);
   for (int32_t quad = 0; quad < quads; ++quad) {
     for (int32_t c = 0; c < SUBBYTE_PANEL; ++c) {
@@ -23,7 +24,7 @@ static void decode_panel(const subbyte_layer_view *view, int32_t first, int32_t 
         const int32_t tap = QUAD * quad + j;
         int32_t weight = 0;
         if (tap < taps && c < channels) {
-          const int32_t code = subbyte_load_code(view->bytes, header, first, channels, c, tap);
+          const int32_t code = subbyte_load_code(&panels, 0, c, tap);
           weight =
               header->decode == SUBBYTE_LINEAR ? header->code_offset + header->code_step * code : view->codebook[code];
         }

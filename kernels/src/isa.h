@@ -48,6 +48,22 @@ static inline int32_t subbyte_panel_channels(const subbyte_panels *panels, int32
   return rest < SUBBYTE_PANEL ? rest : SUBBYTE_PANEL;
 }
 
+// The code of channel `c` of one panel for input `k`.
+static inline int32_t subbyte_load_code(const subbyte_panels *panels, int32_t panel, int32_t c, int32_t k) {
+  const int32_t channels = subbyte_panel_channels(panels, panel);
+  int32_t code = 0, bit = 0;
+  for (int32_t plane = 0; plane < SUBBYTE_PLANES; ++plane) {
+    if (panels->planes[plane]) {
+      const int32_t width = subbyte_plane_width(plane), span = 32 / width, field = k % span / 4 * width;
+      const uint8_t *blocks = panels->planes[plane] + panels->steps[plane] * (size_t)panel;
+      const int32_t byte = blocks[4 * (k / span * channels + c) + k % 4];
+      code |= (byte >> field & ((1 << width) - 1)) << bit;
+      bit += width;
+    }
+  }
+  return code;
+}
+
 // sums[SUBBYTE_TILE * r + c] = sum_k value(code[c, k]) * x[r, k], for channel c of the panels.
 //
 // 64 bytes of a shorter block may be read. All 16 sums of a panel are written, those beyond its channels with any

@@ -65,23 +65,6 @@ static inline float subbyte_load_multiplier(const uint8_t *layer, const subbyte_
   return multiplier;
 }
 
-// One code of the panel of `channels` channels whose first output channel is `first`.
-static inline int32_t subbyte_load_code(const uint8_t *layer, const subbyte_header *header, int32_t first,
-                                        int32_t channels, int32_t c, int32_t feature) {
-  int32_t code = 0, bit = 0;
-  for (int32_t plane = 0; plane < SUBBYTE_PLANES; ++plane) {
-    if (header->plane_offset[plane]) {
-      const int32_t width = subbyte_plane_width(plane), span = 32 / width, field = feature % span / 4 * width;
-      const size_t panel = 4 * (size_t)subbyte_blocks(header->input_features, width) * (size_t)first;
-      const size_t block = 4 * (size_t)channels * (size_t)(feature / span);
-      const int32_t byte = layer[header->plane_offset[plane] + panel + block + 4 * (size_t)c + (size_t)(feature % 4)];
-      code |= (byte >> field & ((1 << width) - 1)) << bit;
-      bit += width;
-    }
-  }
-  return code;
-}
-
 // The bias of one output channel: 64 bits hold every stored value with every shift.
 static inline int64_t subbyte_load_bias(const uint8_t *layer, const subbyte_header *header, int32_t channel) {
   const uint8_t *at = layer + header->bias_offset + subbyte_bias_bytes(header) * (size_t)channel;

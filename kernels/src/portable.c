@@ -78,22 +78,6 @@ void subbyte_portable_linear_sums(const subbyte_panels *panels, const subbyte_in
   }
 }
 
-// The code of one channel of a panel for input `k`.
-static inline uint8_t load_code(const subbyte_panels *panels, int32_t panel, int32_t channels, int32_t c, int32_t k) {
-  uint32_t code = 0;
-  int32_t bit = 0;
-  for (int32_t plane = 0; plane < SUBBYTE_PLANES; ++plane) {
-    if (panels->planes[plane]) {
-      const int32_t width = subbyte_plane_width(plane), span = 32 / width, field = k % span / QUAD * width;
-      const uint8_t *blocks = panels->planes[plane] + panels->steps[plane] * (size_t)panel;
-      const uint32_t byte = blocks[QUAD * (k / span * channels + c) + k % QUAD];
-      code |= (byte >> field & ((1u << width) - 1)) << bit;
-      bit += width;
-    }
-  }
-  return (uint8_t)code;
-}
-
 void subbyte_portable_codebook_sums(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *sums) {
   for (int32_t panel = 0; panel < panels->count; ++panel) {
     const int32_t channels = subbyte_panel_channels(panels, panel);
@@ -102,7 +86,7 @@ void subbyte_portable_codebook_sums(const subbyte_panels *panels, const subbyte_
     }
     for (int32_t k = 0; k < inputs->features; ++k) {
       for (int32_t c = 0; c < channels; ++c) {
-        const int8_t weight = panels->codebook[load_code(panels, panel, channels, c, k)];
+        const int8_t weight = panels->codebook[subbyte_load_code(panels, panel, c, k)];
         for (int32_t row = 0; row < inputs->rows; ++row) {
           const int8_t x = subbyte_stride(inputs, row, k - k % SUBBYTE_STRIDE)[k % SUBBYTE_STRIDE];
           sums[SUBBYTE_TILE * row + SUBBYTE_PANEL * panel + c] += weight * x;
