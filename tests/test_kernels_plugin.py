@@ -278,6 +278,7 @@ def test_a_bad_model_gets_a_clear_error(make_interpreter, changes, message):
     with pytest.raises(RuntimeError, match=message) as caught:
         interpreter.allocate_tensors()
     assert "subbyte: layer 0" in str(caught.value)
+    assert ("the input must be" in str(caught.value)) == ("input_shape" in changes)  # no shape where that fits
     assert '"logits"' in str(caught.value) or "two inputs" in str(caught.value)
 
 

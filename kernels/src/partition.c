@@ -137,9 +137,10 @@ static int32_t expect_last(const op *op, const TfLiteTensor *packed) {
 }
 
 static TfLiteStatus report_misfit(TfLiteContext *context, const op *op, int op_index, const TfLiteTensor *packed,
-                                  const TfLiteTensor *output, const char *fault) {
+                                  const subbyte_activation *input, const TfLiteTensor *output, const char *fault) {
   const int32_t last = expect_last(op, packed);
-  if (last < 0) {
+  const int has_last = input->rank > 0 && input->shape[input->rank - 1] == last;
+  if (last < 0 || has_last) {
     return report(context, op_index, output, fault);
   }
   context->ReportError(context, "subbyte: layer %d, output \"%s\": %s (the input must be [..., %d])", op_index,
@@ -162,7 +163,7 @@ static TfLiteStatus prepare_op(TfLiteContext *context, op *op, int op_index) {
     fault = "the output is not a tensor that can be written";
   }
   if (fault != NULL) {
-    return report_misfit(context, op, op_index, packed, output, fault);
+    return report_misfit(context, op, op_index, packed, &x, output, fault);
   }
   if (op->kind == SUBBYTE_FULLY_CONNECTED) {
     op->plan = subbyte_plan_layer(op->layer.layer, op->layer.rows, context->recommended_num_threads);
