@@ -10,6 +10,12 @@ import tensorflow as tf
 from . import markers, numerics, stages
 
 
+#: Name of the variable that holds a range that follows the data.
+RANGE = "moving_maximum"
+#: A range that has seen no data yet: it bounds nothing.
+UNSEEN = 2.0**30
+
+
 class ActivationQuantizer(tf.keras.layers.Layer):
     """Base of the activation quantizers: a bounded range and, in stage 2, even steps in it.
 
@@ -19,6 +25,7 @@ class ActivationQuantizer(tf.keras.layers.Layer):
 
     Args:
         max_value: end of the range. Signed codes reach from -max_value to just below max_value, unsigned ones from 0.
+            None, with a momentum, starts at the first training batch's largest |x|; until then nothing is bounded.
         bits: 2 to 8; fewer than 8 leave int8 codes unused.
         power_of_two: round the scale up to a power of two.
         momentum: None keeps `max_value`. A number such as 0.99 lets the range follow the moving average of the training
@@ -29,20 +36,24 @@ class ActivationQuantizer(tf.keras.layers.Layer):
 
     def __init__(
         self,
-        max_value: float,
+        max_value: float | None,
         bits: int = 8,
         power_of_two: bool = True,
         momentum: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if isinstance(max_value, bool) or not (isinstance(max_value, int | float) and 0 < max_value < math.inf):
-            raise ValueError(f"{self.name}: max_value must be a positive number, not {max_value!r}")
+        is_number = isinstance(max_value, int | float) and not isinstance(max_value, bool)
+        if not (is_number and 0 < max_value < math.inf or max_value is None and momentum is not None):
+            raise ValueError(
+                f"{self.name}: max_value must be a positive number, or None with a momentum, not {max_value!r}"
+            )
         if bits not in range(2, 9):
             raise ValueError(f"{self.name}: bits must be 2 to 8, not {bits!r}")
         if momentum is not None and not 0 <= momentum < 1:
             raise ValueError(f"{self.name}: momentum must be None or a number from 0 to below 1, not {momentum!r}")
-        self.max_value, self.bits, self.power_of_two = float(max_value), int(bits), bool(power_of_two)
+        self.max_value = None if max_value is None else float(max_value)
+        self.bits, self.power_of_two = int(bits), bool(power_of_two)
         self.momentum = momentum
         self.signed = True
         self.supports_masking = True
@@ -51,8 +62,8 @@ class ActivationQuantizer(tf.keras.layers.Layer):
         numerics.require_float32(self)
         self.stage_flag = stages.add_stage_flag(self, "activations")
         if self.momentum is not None:
-            start = tf.keras.initializers.Constant(self.max_value)
-            self.moving_maximum = self.add_weight(name="moving_maximum", shape=(), initializer=start, trainable=False)
+            start = tf.keras.initializers.Constant(UNSEEN if self.max_value is None else self.max_value)
+            self.moving_maximum = self.add_weight(name=RANGE, shape=(), initializer=start, trainable=False)
         self._marker = markers.mark(markers.ROUNDING, _to_grid)
         self.built = True
 
@@ -100,7 +111,8 @@ class ActivationQuantizer(tf.keras.layers.Layer):
             return 2.0 ** math.ceil(math.log2(scale)) if self.power_of_two else scale
         limit = tf.convert_to_tensor(self.moving_maximum)
         if training:
-            limit += (1 - self.momentum) * (tf.stop_gradient(tf.reduce_max(tf.abs(inputs))) - limit)
+            largest = tf.stop_gradient(tf.reduce_max(tf.abs(inputs)))
+            limit = tf.where(limit < UNSEEN, limit + (1 - self.momentum) * (largest - limit), largest)
             self.moving_maximum.assign(limit)
         scale = tf.maximum(limit, 2.0**-20) / steps
         return numerics.power_of_two_above(scale) if self.power_of_two else scale
@@ -143,7 +155,7 @@ class QuantActivation(ActivationQuantizer):
         signed: False for values that are never negative.
     """
 
-    def __init__(self, max_value: float, bits: int = 8, signed: bool = True, **kwargs: Any) -> None:
+    def __init__(self, max_value: float | None, bits: int = 8, signed: bool = True, **kwargs: Any) -> None:
         super().__init__(max_value, bits, **kwargs)
         self.signed = bool(signed)
 
@@ -166,7 +178,7 @@ class ClippedReLU(ActivationQuantizer):
     With the default 8 bits and a power of two for `max_value` the largest output is max_value * 255/256.
     """
 
-    def __init__(self, max_value: float, bits: int = 8, **kwargs: Any) -> None:
+    def __init__(self, max_value: float | None, bits: int = 8, **kwargs: Any) -> None:
         super().__init__(max_value, bits, **kwargs)
         self.signed = False
 

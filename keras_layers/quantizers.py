@@ -17,9 +17,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from . import numerics, regularizers
+
+#: Parts of a kernel's range among which `Quantizer.fit` looks for the best one.
+_SPANS = np.concatenate([np.arange(0.10, 0.5, 0.02), np.arange(0.5, 1.005, 0.01)])
 
 GRIDS = ("symmetric", "bin_centre")
 
@@ -36,6 +40,8 @@ class Quantizer:
     initializer: Any = "glorot_uniform"
     #: Default `kernel_regularizer`.
     regularizer: Any = None
+    #: Whether each output channel has a grid of its own.
+    per_channel: bool = True
 
     def __init__(self, bits: int, grid: str | None = None) -> None:
         if isinstance(bits, bool) or bits not in range(1, 9):
@@ -96,6 +102,34 @@ class Quantizer:
         del fan_in
         return 1.0
 
+    def latent_of(self, kernel: np.ndarray, span: float) -> np.ndarray:
+        """A latent kernel whose range is `span` times that of a float one, channels last; what is beyond saturates."""
+        raise NotImplementedError
+
+    def fit(self, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The latent kernel that comes nearest to a float one, channel by channel in the sense of least squares.
+
+        Args:
+            kernel: float, [..., channels].
+
+        Returns:
+            (latent, gain): float32 [..., channels] and [channels], with kernel ~ gain * step(latent) * codes(latent).
+        """
+        flat = np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1])
+        best_error = np.full(flat.shape[1], np.inf)
+        latent, gain = np.zeros(flat.shape, np.float32), np.ones(flat.shape[1])
+        for span in _SPANS:
+            candidate = self.latent_of(flat, float(span)).astype(np.float32)
+            wide = tf.constant(candidate, tf.float64)
+            values = self.codes(wide).numpy() * self.step(wide).numpy()
+            energy = (values**2).sum(axis=0)
+            slope = np.where(energy > 0, (flat * values).sum(axis=0) / np.where(energy > 0, energy, 1), 1.0)
+            error = ((flat - slope * values) ** 2).sum(axis=0)
+            better = error < best_error if self.per_channel else np.full_like(error, error.sum() < best_error.sum(), bool)
+            best_error = np.where(better, error, best_error)
+            latent, gain = np.where(better, candidate, latent), np.where(better, slope, gain)
+        return latent.reshape(kernel.shape), gain.astype(np.float32)
+
     def get_config(self) -> dict[str, Any]:
         return {"bits": self.bits, "grid": self.grid}
 
@@ -146,6 +180,12 @@ class Tanh(Quantizer):
     def step(self, latent: tf.Tensor) -> tf.Tensor:
         return tf.constant(1 / self._codes_per_unit, latent.dtype)
 
+    def latent_of(self, kernel: np.ndarray, span: float) -> np.ndarray:
+        largest = np.maximum(np.abs(kernel).max(axis=0), 2.0**-40)
+        # The ends of the range are those of the outer bins, where tanh is 1 and the latent weight infinite.
+        half_bin = 0.5 / self._codes_per_unit
+        return np.arctanh(np.clip(kernel / (span * largest), half_bin - 1, 1 - half_bin))
+
     def initial_gain(self, fan_in: int) -> float:
         # He et al. 2015, for a kernel of standard deviation 1/sqrt(3), that of U(-1, 1).
         return math.sqrt(2.0 / fan_in) * math.sqrt(3.0)
@@ -163,21 +203,27 @@ class Linear(Quantizer):
     Args:
         bits, grid: see `Quantizer`.
         clip: share of the range that the grid covers, over 0 to 1; what is beyond saturates.
+        per_channel: False takes one grid for the whole kernel, so that weights which are equal get equal codes.
     """
 
-    def __init__(self, bits: int, grid: str | None = None, clip: float = 1.0) -> None:
+    def __init__(self, bits: int, grid: str | None = None, clip: float = 1.0, per_channel: bool = True) -> None:
         super().__init__(bits, grid)
         if not 0 < clip <= 1:
             raise ValueError(f"Linear: clip must be above 0 and at most 1, not {clip!r}")
-        self.clip = float(clip)
+        self.clip, self.per_channel = float(clip), bool(per_channel)
 
     def real_codes(self, latent: tf.Tensor) -> tf.Tensor:
         return latent / self.step(latent)
 
     def step(self, latent: tf.Tensor) -> tf.Tensor:
-        channels = tf.reduce_max(tf.abs(tf.stop_gradient(latent)), axis=list(range(len(latent.shape) - 1)))
+        axes = list(range(len(latent.shape) - self.per_channel))
+        largest = tf.reduce_max(tf.abs(tf.stop_gradient(latent)), axis=axes)
         # A channel of zeros keeps a step, so that its codes are zeros and not NaN.
-        return tf.maximum(self.clip * channels, 2.0**-40) / self._codes_per_range
+        return tf.maximum(self.clip * largest, 2.0**-40) / self._codes_per_range
+
+    def latent_of(self, kernel: np.ndarray, span: float) -> np.ndarray:
+        bound = span * np.abs(kernel).max(axis=0 if self.per_channel else None)
+        return np.clip(kernel, -bound, bound)
 
     @property
     def _codes_per_range(self) -> float:
@@ -185,7 +231,7 @@ class Linear(Quantizer):
         return float(self.largest_code if self.grid == "symmetric" else self.largest_code + 1)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "clip": self.clip}
+        return {**super().get_config(), "clip": self.clip, "per_channel": self.per_channel}
 
 
 def get(identifier: Quantizer | dict[str, Any] | None) -> Quantizer:

@@ -1,0 +1,52 @@
+"""Which layers of a float model get how many bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from .quantizers import Linear, Quantizer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What `quantize_model` makes of each layer.
+
+    Example:
+        Recipe(bits=4, layers={"stem*": 8, "block3_*": 2, "head": None})
+
+    Attributes:
+        bits: of the weights of every layer that nothing else is said of.
+        layers: by name, a pattern such as "block*_conv": bits, a quantizer, or None to leave the layer in float. The
+            first pattern that fits counts.
+        first_last_bits: of the layers that no other layer with weights comes before, or after: they are small and see
+            the model's input and output, and cost accuracy below 8 bits. None treats them as the others.
+        quantizer: makes the quantizer of a layer from its bits.
+        activation_bits: 2 to 8.
+        power_of_two: scales of activations are powers of two, which makes Keras and the device agree bit for bit.
+        parameter_bits: of bias, gain and batch normalization in stage 2; they take no more bytes on the device.
+        keep_zeros: weights that are zero in the float model (pruned ones) stay zero through training.
+    """
+
+    bits: int = 4
+    layers: Mapping[str, int | Quantizer | None] = field(default_factory=dict)
+    first_last_bits: int | None = 8
+    quantizer: Callable[[int], Quantizer] = Linear
+    activation_bits: int = 8
+    power_of_two: bool = True
+    parameter_bits: int = 16
+    keep_zeros: bool = False
+
+    def quantizer_of(self, name: str, is_edge: bool) -> Quantizer | None:
+        """The kernel quantizer of the layer `name`; None leaves it in float.
+
+        Args:
+            name: of the layer.
+            is_edge: no layer with weights comes before it, or none after it.
+        """
+        chosen: int | Quantizer | None = self.bits
+        if is_edge and self.first_last_bits is not None:
+            chosen = self.first_last_bits
+        chosen = next((value for pattern, value in self.layers.items() if fnmatchcase(name, pattern)), chosen)
+        return self.quantizer(chosen) if isinstance(chosen, int) else chosen
