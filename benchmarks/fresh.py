@@ -94,13 +94,18 @@ def load(path: Path, packed: bool) -> tuple[Any, tuple[float, float, float], int
     return interpreter, seconds, heap_bytes() - before
 
 
-def arena_bytes(interpreter: Any, path: Path) -> int:
-    """From the first to the last byte of the tensors that are no constants and have a place."""
+def arena_bytes(interpreter: Any, path: Path, packed: bool) -> int:
+    """From the first to the last byte of the tensors that are no constants and have a place.
+
+    Those of a packed model that are not in its file, scratch memory, included. The stock ops' are not: reading one that
+    an op has not filled ends the process.
+    """
     graph = Graph.read(path.read_bytes())
+    tensors = len(interpreter.get_tensor_details()) if packed else len(graph.main.tensors)
     first, last = sys.maxsize, 0
-    for index, tensor in enumerate(graph.main.tensors):
-        constant = graph.model.buffers[tensor.buffer].data
-        if constant is not None and len(constant):
+    constants = [graph.model.buffers[tensor.buffer].data is not None for tensor in graph.main.tensors]
+    for index in range(tensors):
+        if index < len(constants) and constants[index]:
             continue
         try:
             view = interpreter.tensor(index)()
@@ -117,7 +122,7 @@ def main() -> None:
     kept = [load(tiny, packed)]  # warms up
     kept.append(load(tiny, packed))
     interpreter, seconds, heap = load(path, packed)
-    print(json.dumps(asdict(Loading(*seconds, heap, kept[-1][2], arena_bytes(interpreter, path)))))
+    print(json.dumps(asdict(Loading(*seconds, heap, kept[-1][2], arena_bytes(interpreter, path, packed)))))
 
 
 if __name__ == "__main__":

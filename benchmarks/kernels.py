@@ -16,18 +16,19 @@ import datetime
 import os
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from subbyte import kernels
 
+from . import conv_networks, convolutions
 from .fresh import Loading, load_fresh
 from .machine import Probe, processor_name
 from .measure import Stopwatch, Timing
-from .networks import PACKED_FORMATS, Model, Network, PackedFormat, forced_isa, packed_model
-from .peers import STOCK_NAMES, stock_models
+from .networks import Model, Network, PackedFormat, forced_isa
+from .peers import STOCK_NAMES
+from .plan import Plan, against, microseconds
 from .tables import figure, markdown_table, write_section
 
 TINY = Network((1, 1))
@@ -41,44 +42,6 @@ ISA_NETWORKS = (PAPER, Network((1024,) * 5))
 ONE_LAYER = (Network((256, 256)), Network((1024, 1024)))
 ROWS = (1, 4, 10, 100)
 READ_SIZES = {"16 KiB": 16 << 10, "512 KiB": 512 << 10, "8 MiB": 8 << 20, "256 MiB": 256 << 20}
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """How much is measured.
-
-    Attributes:
-        networks: in the order of the tables; the last is the one whose loading is timed.
-        stopwatch: times invokes.
-        loads: processes that load each model.
-        threads: the most of them.
-        folder: for model files.
-    """
-
-    networks: tuple[Network, ...]
-    stopwatch: Stopwatch
-    loads: int
-    threads: int
-    folder: Path
-
-    def models(
-        self,
-        network: Network,
-        packed: Sequence[PackedFormat] = PACKED_FORMATS,
-        stock: Sequence[str] = STOCK_NAMES,
-    ) -> list[Model]:
-        """The network's files, packed ones first. They replace those of the network before."""
-        for path in self.folder.glob("*.tflite"):
-            path.unlink()
-        return [
-            *(packed_model(network, packed_format, self.folder) for packed_format in packed),
-            *stock_models(network, self.folder, tuple(stock)),
-        ]
-
-    def time(self, models: Sequence[Model], **options: Any) -> dict[str, Timing]:
-        """Seconds an invoke, by the model's name; `options` go to `Model.interpreter`."""
-        interpreters = {model.name: model.interpreter(**options) for model in models}
-        return self.stopwatch.time_in_turn({name: found.invoke for name, found in interpreters.items()})
 
 
 def host(plan: Plan) -> str:
@@ -182,25 +145,33 @@ def rows(plan: Plan) -> str:
 def memory(plan: Plan) -> str:
     """Bytes that an inference reads, and RAM that loading and one invoke take."""
     parts = []
-    for network in (plan.networks[0], plan.networks[-1]):
+    for name, models in loaded_models(plan):
         cells = []
-        for model, found in loadings(plan, network, 1):
-            (loading,) = found
+        for model, (loading,) in loadings(plan, models, 1):
             beyond = loading.heap - loading.tiny_heap - loading.arena
             cells.append(
                 [model.name, *(f"{size:,}" for size in (model.constant_bytes(), loading.arena, loading.heap, beyond))]
             )
         parts += [
-            f"{network.name}, bytes:",
+            f"{name}, bytes:",
             markdown_table(["weights", "constants", "arena", "heap", "heap beyond arena and interpreter"], cells),
         ]
     return "\n\n".join(parts)
 
 
+def loaded_models(plan: Plan) -> Iterator[tuple[str, list[Model]]]:
+    """Networks whose memory is measured, and some formats of each."""
+    for network in (plan.networks[0], plan.networks[-1]):
+        yield network.name, plan.models(network, EVEN_FORMATS, LOADED_STOCK)
+    conv_stock = [name for name in conv_networks.STOCK_NAMES if name in LOADED_STOCK]
+    for conv_network in convolutions.NETWORKS:
+        yield conv_network.name, conv_networks.conv_models(conv_network, plan.folder, EVEN_FORMATS, conv_stock)
+
+
 def load(plan: Plan) -> str:
     """Time until the first result."""
     network = plan.networks[-1]
-    found = loadings(plan, network, plan.loads)
+    found = loadings(plan, plan.models(network, EVEN_FORMATS, LOADED_STOCK), plan.loads)
     int8 = next(statistics.median(one.seconds for one in loads) for model, loads in found if model.name == "int8")
     cells = []
     for model, loads in found:
@@ -214,32 +185,29 @@ def load(plan: Plan) -> str:
     )
 
 
-def loadings(plan: Plan, network: Network, times: int) -> list[tuple[Model, list[Loading]]]:
-    """Some formats, each loaded `times` times, in turn."""
+def loadings(plan: Plan, models: Sequence[Model], times: int) -> list[tuple[Model, list[Loading]]]:
+    """Models, each loaded `times` times, in turn."""
     tiny_folder = plan.folder / "tiny"
     tiny_folder.mkdir(exist_ok=True)
-    tiny = dataclasses.replace(plan, folder=tiny_folder).models(TINY, EVEN_FORMATS, LOADED_STOCK)
-    models = plan.models(network, EVEN_FORMATS, LOADED_STOCK)
+    tiny_plan = dataclasses.replace(plan, folder=tiny_folder)
+    tiny = {model.name: model for model in tiny_plan.models(TINY, EVEN_FORMATS, LOADED_STOCK)}
     loads: list[list[Loading]] = [[] for _ in models]
     for _ in range(times):
-        for model, tiny_model, found in zip(models, tiny, loads, strict=True):
-            found.append(load_fresh(model, tiny_model))
+        for model, found in zip(models, loads, strict=True):
+            found.append(load_fresh(model, tiny[model.name]))
     return list(zip(models, loads, strict=True))
 
 
 SECTIONS: dict[str, Callable[[Plan], str]] = {
-    section.__name__: section for section in (host, isas, threads, rows, memory, load)
+    section.__name__: section
+    for section in (host, isas, threads, rows, convolutions.conv_networks, convolutions.conv_layers, memory, load)
 }
 
 
 def against_best_stock(timings: Mapping[str, Timing], name: str) -> str:
     """Microseconds, and how many times as fast as the fastest stock model among them."""
-    best = min(timings[stock].median for stock in STOCK_NAMES if stock in timings)
-    return f"{microseconds(timings[name].median)} ({best / timings[name].median:.2f})"
-
-
-def microseconds(seconds: float) -> str:
-    return figure(1e6 * seconds)
+    best = min((stock for stock in STOCK_NAMES if stock in timings), key=lambda stock: timings[stock].median)
+    return against(timings, name, best)
 
 
 def runnable_isas() -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from subbyte import kernels
 from subbyte.converter.flatbuffer import TensorType, one_scale, schema
 from subbyte.converter.graph import Graph
+from subbyte.converter.linear import Grid
 from subbyte.converter.targets import PACKED_OP
 from subbyte.kernels import reference
 from subbyte.schemas import PackedLayer
@@ -66,13 +68,13 @@ class Model:
         name: of its format, for example "packed 4" or "int8".
         path: the .tflite.
         packed: whether it needs the plug-in.
-        layers: of a packed model, from which `reference` computes what it must give.
+        expected: of a packed model, what it must give for an input.
     """
 
     name: str
     path: Path
     packed: bool = False
-    layers: Sequence[PackedLayer] = field(default=(), repr=False)
+    expected: Callable[[NDArray[Any]], NDArray[Any]] | None = field(default=None, repr=False)
 
     def constant_bytes(self) -> int:
         """Bytes of weights, scales inside packed layers, and biases: what an inference reads once."""
@@ -82,7 +84,7 @@ class Model:
     def interpreter(self, threads: int = 1, rows: int = 1, isa: str | None = None) -> Any:
         """An interpreter that has run once, on random inputs.
 
-        Raises ValueError where a packed model gives other numbers than `subbyte.kernels.reference`.
+        Raises ValueError where a packed model gives other numbers than `expected`.
         """
         with forced_isa(isa):
             interpreter = open_interpreter(self.path, self.packed, threads)
@@ -93,21 +95,20 @@ class Model:
         x = random_input(shape, x_details["dtype"])
         interpreter.set_tensor(x_details["index"], x)
         interpreter.invoke()
-        if self.packed:
-            expected = x
-            for layer in self.layers:
-                expected = reference.fully_connected(layer, expected)
-            if not np.array_equal(interpreter.get_tensor(y_details["index"]), expected):
+        if self.expected is not None:
+            y = interpreter.get_tensor(y_details["index"])
+            if not np.array_equal(y, self.expected(x)):
                 raise ValueError(f"{self.path.name} gives other numbers than the reference")
         return interpreter
 
 
-def open_interpreter(path: Path, packed: bool, threads: int = 1) -> Any:
-    """The stock interpreter on a file, with the plug-in if the model is packed."""
+def open_interpreter(model: Path | bytes, packed: bool = False, threads: int = 1) -> Any:
+    """The stock interpreter on a file or its bytes, with the plug-in if the model is packed."""
     from ai_edge_litert.interpreter import Interpreter
 
     make = kernels.Interpreter if packed else Interpreter
-    return make(model_path=str(path), num_threads=threads)
+    source = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
+    return make(**source, num_threads=threads)
 
 
 @contextlib.contextmanager
@@ -133,12 +134,24 @@ def random_input(shape: Sequence[int], dtype: type) -> NDArray[Any]:
     return rng.integers(-128, 128, shape).astype(np.int8)
 
 
+def model_path(folder: Path, network: str, model: str) -> Path:
+    """Where a network's file is, by the names of the two."""
+    return folder / f"{network} {model}.tflite".replace(",", "").replace(" ", "-")
+
+
 def packed_model(network: Network, packed_format: PackedFormat, folder: Path) -> Model:
     """Writes the network with random weights."""
     layers = random_layers(network, packed_format)
-    path = folder / f"{network.name}-{packed_format.name.replace(', ', '-').replace(' ', '-')}.tflite"
+    path = model_path(folder, network.name, packed_format.name)
     path.write_bytes(packed_tflite(layers))
-    return Model(packed_format.name, path, packed=True, layers=layers)
+    return Model(packed_format.name, path, packed=True, expected=functools.partial(run_reference, layers))
+
+
+def run_reference(layers: Sequence[PackedLayer], x: NDArray[Any]) -> NDArray[Any]:
+    """The codes that packed layers, each behind the other, must give."""
+    for layer in layers:
+        x = reference.run(layer, x)
+    return x
 
 
 def random_layers(network: Network, packed_format: PackedFormat) -> list[PackedLayer]:
@@ -158,31 +171,42 @@ def _random_layer(
     rng: np.random.Generator, packed_format: PackedFormat, x: NDArray[np.int8], zero_point: int, channels: int
 ) -> PackedLayer:
     """One layer behind the activations `x` [samples, features]."""
-    bits = packed_format.bits
-    # Symmetric around zero, so that ReLU does not silence a layer: the sign, integers, or pairs in a codebook.
-    offset, step, first = (-1, 2, 0) if bits == 1 else (-(1 << (bits - 1)), 1, 1)
-    decode: dict[str, Any] = {"code_offset": offset, "code_step": step}
-    grid = offset + step * np.arange(1 << bits)
-    if packed_format.codebook:
-        half = np.sort(rng.choice(np.arange(1, 128), 1 << (bits - 1), replace=False))
-        grid, first = np.concatenate([-half[::-1], half]), 0
-        decode = {"codebook": grid.astype(np.int8)}
-    codes = rng.integers(first, 1 << bits, (channels, x.shape[1]), np.uint16).astype(np.uint8)
-    weights = grid.astype(np.float32)[codes]
-    spread = np.std((x.astype(np.float32) - zero_point) @ weights.T) + 1
-    # A significand of 10 bits is stored in 2 bytes, as those of the Keras layers are.
-    multiplier = (np.full(channels, 50 / spread, np.float32).view(np.uint32) & 0x3FFFC000).view(np.float32)
+    grid, weights = random_weights(rng, packed_format, (channels, x.shape[1]))
+    spread = np.std((x.astype(np.float32) - zero_point) @ weights.T.astype(np.float32)) + 1
     return PackedLayer(
-        codes=codes,
-        weight_bits=bits,
-        multiplier=multiplier,
+        codes=grid.encode(weights),
+        weight_bits=grid.bits,
+        multiplier=ten_bits(np.full(channels, 50 / spread)),
         bias=(-zero_point * weights.sum(axis=1)).astype(np.int32),
         input_scale=ACTIVATION_SCALE,
         output_scale=ACTIVATION_SCALE,
         input_zero_point=zero_point,
         output_zero_point=-128,  # whose clamp is ReLU
-        **decode,
+        code_offset=grid.offset,
+        code_step=grid.step,
+        codebook=None if grid.codebook is None else np.asarray(grid.codebook, np.int8),
     )
+
+
+def random_weights(
+    rng: np.random.Generator, packed_format: PackedFormat, shape: tuple[int, int]
+) -> tuple[Grid, NDArray[np.int32]]:
+    """Weights and their grid. Symmetric around zero, so that ReLU does not silence a layer."""
+    bits, half = packed_format.bits, 1 << (packed_format.bits - 1)
+    if packed_format.codebook:
+        positive = np.sort(rng.choice(np.arange(1, 128), half, replace=False))
+        values = np.concatenate([-positive[::-1], positive])
+        grid = Grid(bits, codebook=tuple(values.tolist()))
+    elif bits == 1:
+        grid, values = Grid(1, offset=-1, step=2), np.asarray([-1, 1])
+    else:
+        grid, values = Grid(bits, offset=-half), np.arange(1 - half, half)
+    return grid, rng.choice(values.astype(np.int32), shape)
+
+
+def ten_bits(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Positive numbers below 2 with odd significands of 10 bits, as the Keras layers deploy them: stored in 2 bytes."""
+    return (values.astype(np.float32).view(np.uint32) & 0x3FFF8000 | 0x4000).view(np.float32)
 
 
 def packed_tflite(layers: Sequence[PackedLayer]) -> bytes:

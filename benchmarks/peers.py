@@ -12,7 +12,7 @@ import numpy as np
 from subbyte.converter.flatbuffer import TensorType, schema
 from subbyte.converter.graph import Graph
 
-from .networks import Model, Network, empty_graph, random_input
+from .networks import Model, Network, empty_graph, model_path, random_input
 
 CALIBRATION_SAMPLES = 32
 
@@ -53,7 +53,7 @@ def stock_models(network: Network, folder: Path, names: tuple[str, ...] = STOCK_
             contents[stock_format.name] = quantize(floats, network, stock_format)
     models = []
     for name, content in contents.items():
-        path = folder / f"{network.name}-{name.replace(', ', '-')}.tflite"
+        path = model_path(folder, network.name, name)
         path.write_bytes(content)
         models.append(Model(name, path))
     return models

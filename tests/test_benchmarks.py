@@ -14,18 +14,39 @@ import numpy as np
 import pytest
 from subbyte.converter.flatbuffer import TensorType
 from subbyte.converter.graph import Graph
+from subbyte.schemas import PackedLayer
+from subbyte.schemas.packed_layer import Op
 
+from benchmarks import convolutions, networks, peers
 from benchmarks import kernels as tool
-from benchmarks import networks
-from benchmarks.fresh import heap_bytes, load_fresh
+from benchmarks.conv_networks import ConvNetwork, Draft, conv_models, float_tflite, run_stock
+from benchmarks.fresh import arena_bytes, heap_bytes, load_fresh
 from benchmarks.machine import Probe, aligned_words
 from benchmarks.measure import Name, Stopwatch, Timing
-from benchmarks.networks import PACKED_FORMATS, Network, PackedFormat, packed_model, random_input, random_layers
-from benchmarks.peers import STOCK_FORMATS, STOCK_NAMES, float_tflite, kernel_types, stock_models
+from benchmarks.networks import (
+    ACTIVATION_SCALE,
+    PACKED_FORMATS,
+    Model,
+    Network,
+    PackedFormat,
+    packed_model,
+    random_input,
+    random_layers,
+)
+from benchmarks.peers import STOCK_FORMATS, STOCK_NAMES, kernel_types, stock_models
 from benchmarks.tables import figure, markdown_table, write_section
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 SMALL = Network((32, 24, 8))
+
+
+def every_op(draft: Draft) -> int:
+    x = draft.convolution(draft.input(9, 8, 3), 20, (3, 5), stride=(2, 1))
+    x = draft.add(draft.convolution(x, 20, relu=False), draft.depthwise(x, (1, 3)))
+    return draft.dense(draft.average(x), 7)
+
+
+SMALL_CONVOLUTIONS = ConvNetwork("every op", every_op)
 
 
 class FakeStopwatch(Stopwatch):
@@ -47,6 +68,13 @@ def cells(table: str) -> dict[str, list[str]]:
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     assert len({len(line) for line in lines}) == 1
     return {line[0]: line[1:] for line in lines}
+
+
+def packed_layers(model: Model) -> list[PackedLayer]:
+    """The packed layers in a model's file."""
+    graph = Graph.read(model.path.read_bytes())
+    packed = [graph.constant(int(op.inputs[1])) for op in graph.operators if graph.kind(op).startswith("Subbyte")]
+    return [PackedLayer.unpack(data) for data in packed if data is not None]
 
 
 def test_calls_are_timed_in_turn() -> None:
@@ -80,15 +108,15 @@ def test_networks_are_named_by_their_widths() -> None:
 @pytest.mark.parametrize("packed_format", PACKED_FORMATS, ids=lambda packed_format: packed_format.name)
 def test_packed_models_use_their_range_and_are_checked(packed_format: PackedFormat, tmp_path: Path) -> None:
     model = packed_model(SMALL, packed_format, tmp_path)
-    assert [layer.weight_bits for layer in model.layers] == [packed_format.bits] * 2
+    assert [layer.weight_bits for layer in packed_layers(model)] == [packed_format.bits] * 2
     interpreter = model.interpreter(rows=50)
     codes = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
     inside = codes[(codes > -128) & (codes < 127)]
     assert inside.size > codes.size / 4
     assert inside.std() > 10
-    wrong = [dataclasses.replace(layer, bias=layer.bias + 1000) for layer in model.layers]
+    wrong = [dataclasses.replace(layer, bias=layer.bias + 1000) for layer in packed_layers(model)]
     with pytest.raises(ValueError, match="other numbers than the reference"):
-        dataclasses.replace(model, layers=wrong).interpreter()
+        dataclasses.replace(model, expected=lambda x: networks.run_reference(wrong, x)).interpreter()
 
 
 def test_threads_and_instruction_sets_are_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +149,7 @@ def test_stock_models_are_what_they_are_called(tmp_path: Path) -> None:
 
 
 def test_stock_models_compute_the_network(tmp_path: Path) -> None:
-    graph = Graph.read(float_tflite(SMALL))
+    graph = Graph.read(peers.float_tflite(SMALL))
     x = y = random_input((64, SMALL.widths[0]), np.float32)
     for number, op in enumerate(graph.operators):
         kernel, bias = (graph.constant(int(tensor)) for tensor in op.inputs[1:])
@@ -147,11 +175,102 @@ def test_stock_models_compute_the_network(tmp_path: Path) -> None:
         assert np.median(np.abs(found - y)) < allowed[model.name] * np.std(y), model.name
 
 
+# Weights, multiplications and the last shape before the average, added up by hand from the tables of the papers; which
+# have 22.6 thousand weights and 2.7 million multiplications, 66 thousand and 1.5 million (3.0 million operations), and
+# 78.7 thousand and 12.5 million, biases and batch normalization with them.
+@pytest.mark.parametrize(
+    ("name", "weights", "multiplications", "shape"),
+    [
+        (
+            "DS-CNN",
+            10 * 4 * 64 + 4 * (3 * 3 * 64 + 64 * 64) + 64 * 12,
+            125 * (10 * 4 * 64 + 4 * (3 * 3 * 64 + 64 * 64)) + 64 * 12,
+            (1, 25, 5, 64),
+        ),
+        ("TC-ResNet8", 64_512, 1_522_560, (1, 1, 13, 48)),
+        ("ResNet-8", 77_360, 12_501_632, (1, 8, 8, 64)),
+    ],
+)
+def test_convolutional_networks_are_those_of_the_papers(
+    name: str, weights: int, multiplications: int, shape: tuple[int, ...]
+) -> None:
+    (network,) = (network for network in convolutions.NETWORKS if network.name == name)
+    graph = Graph.read(network.write(PackedFormat(8), "int8"))
+    layers = [op for op in graph.operators if graph.kind(op) in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")]
+    sizes = [np.prod(graph.shape(int(op.inputs[1]))) for op in layers]
+    positions = [np.prod(graph.shape(int(op.outputs[0]))[1:-1], dtype=int) for op in layers]
+    assert sum(sizes) == weights
+    assert sum(size * times for size, times in zip(sizes, positions, strict=True)) == multiplications
+    (mean,) = (op for op in graph.operators if graph.kind(op) == "MEAN")
+    assert graph.shape(int(mean.inputs[0])) == shape
+
+
+def test_convolutional_models_are_what_they_are_called(tmp_path: Path) -> None:
+    models = {model.name: model for model in conv_models(SMALL_CONVOLUTIONS, tmp_path)}
+    assert list(models) == [*(packed_format.name for packed_format in PACKED_FORMATS), "float32", "int8", "int4"]
+    for packed_format in PACKED_FORMATS:
+        layers = packed_layers(models[packed_format.name])
+        assert [Op(layer.op).name for layer in layers] == ["CONV_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"]
+        assert {layer.weight_bits for layer in layers} == {packed_format.bits}
+        assert {layer.codebook is not None for layer in layers} == {packed_format.codebook}
+    for name in ("float32", "int8", "int4"):
+        graph = Graph.read(models[name].path.read_bytes())
+        kinds = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+        types = [graph.tensor(int(op.inputs[1])).type for op in graph.operators if graph.kind(op) in kinds]
+        assert types == [getattr(TensorType, name.upper())] * 4
+
+
+@pytest.mark.parametrize("network", [SMALL_CONVOLUTIONS, *convolutions.NETWORKS], ids=lambda network: network.name)
+def test_packed_convolutions_use_their_range_and_are_checked(network: ConvNetwork, tmp_path: Path) -> None:
+    for model in conv_models(network, tmp_path, stock=()):
+        interpreter = model.interpreter()
+        codes = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        assert codes.std() > 10, model.name
+        assert np.mean(np.abs(codes.astype(int)) < 127) > 0.5, model.name
+    other = Model("other", model.path, packed=True, expected=lambda x: codes + np.int8(1))
+    with pytest.raises(ValueError, match="other numbers than the reference"):
+        other.interpreter()
+
+
+@pytest.mark.parametrize("network", [SMALL_CONVOLUTIONS, *convolutions.NETWORKS], ids=lambda network: network.name)
+def test_float_convolutions_are_the_quantized_ones_before_rounding(network: ConvNetwork) -> None:
+    int8 = network.write(PackedFormat(8), "int8")
+    shape = Graph.read(int8).shape(Graph.read(int8).inputs[0])
+    x = np.random.default_rng(0).integers(-128, 128, (20, *shape)).astype(np.int8)
+    codes = np.concatenate([run_stock(int8, one) for one in x])
+    real = np.concatenate([run_stock(float_tflite(int8), np.float32(ACTIVATION_SCALE) * one) for one in x])
+    # In the median, since some outputs saturate. A layer rounds by 0.3 codes in the mean square, the average by as much
+    # where the codes left to it spread over 10: 3 %, and a little for what saturated on the way.
+    assert np.median(np.abs(ACTIVATION_SCALE * codes - real)) < 0.05 * np.std(real)
+
+
+def test_the_stock_interpreter_gives_convolutions_but_of_4_bits_to_xnnpack(tmp_path: Path) -> None:
+    ends = 9 * 8 * 3 + 7  # bytes of input and output
+    inner = 5 * 8 * 20  # of the first layer's output
+    found = {model.name: arena(model) for model in conv_models(SMALL_CONVOLUTIONS, tmp_path)}
+    assert found["float32"] < 4 * ends + 64
+    assert found["int8"] < ends + 64
+    # The layers' outputs: of the second and third op besides that of the first, until they are added.
+    assert found["int4"] >= ends + 3 * inner
+    assert found["packed 4"] >= ends + 3 * inner
+
+
+def arena(model: Model) -> int:
+    return arena_bytes(model.interpreter(), model.path, model.packed)
+
+
+def test_scratch_memory_is_part_of_the_arena(tmp_path: Path) -> None:
+    network = ConvNetwork("window", lambda draft: draft.convolution(draft.input(4, 4, 1), 1, (3, 300)))
+    (model,) = conv_models(network, tmp_path, (PackedFormat(4),), stock=())
+    # A patch at least, besides 16 bytes of input and as many of output.
+    assert arena(model) >= 32 + 900
+
+
 def test_constants_are_counted(tmp_path: Path) -> None:
     (floats,) = stock_models(SMALL, tmp_path, ("float32",))
     assert floats.constant_bytes() == 4 * (SMALL.weights + 24 + 8)
     packed = packed_model(SMALL, PackedFormat(4), tmp_path)
-    assert packed.constant_bytes() == sum(len(layer.pack()) for layer in packed.layers)
+    assert packed.constant_bytes() == sum(len(layer.pack()) for layer in random_layers(SMALL, PackedFormat(4)))
 
 
 @pytest.mark.parametrize("size", [1 << 12, 1 << 26])  # glibc maps large ones by themselves
@@ -215,13 +334,36 @@ def test_the_other_tables_of_time(plan: tool.Plan, monkeypatch: pytest.MonkeyPat
     assert cells(table)["int4"] == ["3.00"] * 2
 
 
+def test_the_tables_of_convolutions(plan: tool.Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = convolutions.depthwise(3, 4, 5, (3, 3))
+    monkeypatch.setattr(convolutions, "NETWORKS", (SMALL_CONVOLUTIONS,))
+    monkeypatch.setattr(convolutions, "LAYERS", {"Some": (layer, convolutions.pointwise(4, 2))})
+    packed = [packed_format.name for packed_format in PACKED_FORMATS]
+    times, against_int4, sizes = (
+        cells(part) for part in convolutions.conv_networks(plan).split("\n\n") if part.startswith("|")
+    )
+    assert list(times) == ["weights", "---", *packed, "float32", "int8", "int4"]
+    assert list(against_int4) == ["weights", "---", *packed]
+    assert times["weights"] == ["every op"]
+    assert times["packed 4"] == ["1.00 (6.00)"]
+    assert times["int4"] == ["3.00 (2.00)"]
+    assert against_int4["packed 4"] == ["3.00"]
+    assert sizes["packed 4"] == [f"{len(SMALL_CONVOLUTIONS.write(PackedFormat(4), 'packed')):,}"]
+    (table,) = (part for part in convolutions.conv_layers(plan).split("\n\n") if part.startswith("|"))
+    assert cells(table)["weights"] == ["3x3, 3x4x5", "4 to 4, 2 positions"]
+    assert cells(table)["packed 8"] == ["6.00 (1.00)"] * 2
+
+
 def test_the_tables_of_loading(plan: tool.Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tool, "EVEN_FORMATS", (PackedFormat(4),))
     monkeypatch.setattr(tool, "LOADED_STOCK", ("int8",))
+    monkeypatch.setattr(convolutions, "NETWORKS", (SMALL_CONVOLUTIONS,))
     load = cells(tool.load(plan).split("\n\n")[1])
     assert load["int8"][-1] == "100.0 %"
     assert float(load["packed 4"][3]) > 0
-    memory = cells(tool.memory(plan).split("\n\n")[1])
+    parts = tool.memory(plan).split("\n\n")
+    assert int(cells(parts[-1])["int8"][1].replace(",", "")) >= 9 * 8 * 3 + 7  # the arena: input and output
+    memory = cells(parts[1])
     assert memory["packed 4"][0] == f"{sum(len(layer.pack()) for layer in random_layers(SMALL, PackedFormat(4))):,}"
 
 
