@@ -17,6 +17,8 @@ from .conv import (
 )
 from .dense import QuantDense
 from .normalization import QuantBatchNormalization
+from .quantize import quantize_model
+from .recipe import Recipe
 from .regularizers import TargetDistribution
 from .stages import PARTS, TwoStage, set_stage, stage_of
 
@@ -33,8 +35,10 @@ __all__ = [
     "QuantInput",
     "QuantSeparableConv1D",
     "QuantSeparableConv2D",
+    "Recipe",
     "TargetDistribution",
     "TwoStage",
+    "quantize_model",
     "quantizers",
     "set_stage",
     "stage_of",

@@ -362,7 +362,7 @@ class _SeparableConv(tf.keras.layers.Layer):
         gain: str | None = "scalar",
         normalization: QuantBatchNormalization | dict[str, Any] | None = None,
         parameter_bits: int = 8,
-        bias_resolution: int = 16,
+        bias_resolution: float = 16,
         **kwargs: Any,
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)

@@ -5,7 +5,7 @@ Read from `model.get_config()`, the form in which models are saved, so that noth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,9 +35,9 @@ class Call:
         """The tensors among the arguments, in order."""
         return [reference.tensor for reference in _references((self.args, self.kwargs))]
 
-    def __call__(self, values: dict[Tensor, Any]) -> list[Any]:
+    def __call__(self, values: Mapping[Tensor, Any]) -> list[Any]:
         """The outputs of the layer on the values of its tensors, in inference."""
-        return tf.nest.flatten(self.layer(*_filled(self.args, values), **_filled(self.kwargs, values)))
+        return tf.nest.flatten(self.layer(*filled(self.args, values), **filled(self.kwargs, values)))
 
 
 @dataclass(frozen=True)
@@ -223,11 +223,12 @@ def _references(value: Any) -> list[Reference]:
     return []
 
 
-def _filled(value: Any, values: dict[Tensor, Any]) -> Any:
+def filled(value: Any, values: Mapping[Tensor, Any]) -> Any:
+    """`value`, nested, with each reference replaced by what `values` has for its tensor."""
     if isinstance(value, Reference):
         return values[value.tensor]
     if isinstance(value, dict):
-        return {key: _filled(item, values) for key, item in value.items()}
+        return {key: filled(item, values) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_filled(item, values) for item in value)
+        return type(value)(filled(item, values) for item in value)
     return value

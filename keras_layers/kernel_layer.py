@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
 import tensorflow as tf
 
 from . import folding, markers, numerics, quantizers, stages
@@ -33,6 +34,7 @@ class KernelLayer(tf.keras.layers.Layer):
         parameter_bits: width of bias and gain in stage 2.
         bias_resolution: the folded bias is an integer in 1/bias_resolution of the folded scale, a power of two. Inputs
             need a scale of at most 1/bias_resolution at conversion.
+        keep_zeros: weights that are zero when `set_float_weights` is called stay zero through training.
         **kwargs: Keras's own, such as `name`.
     """
 
@@ -55,7 +57,8 @@ class KernelLayer(tf.keras.layers.Layer):
         gain: str | None = "scalar",
         normalization: QuantBatchNormalization | dict[str, Any] | None = None,
         parameter_bits: int = 8,
-        bias_resolution: int = 16,
+        bias_resolution: float = 16,
+        keep_zeros: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
@@ -63,11 +66,13 @@ class KernelLayer(tf.keras.layers.Layer):
             raise ValueError(f"{self.name}: gain must be 'scalar', 'channel' or None, not {gain!r}")
         if parameter_bits not in range(2, 17):
             raise ValueError(f"{self.name}: parameter_bits must be 2 to 16, not {parameter_bits!r}")
-        if bias_resolution not in [2**e for e in range(17)]:
+        if bias_resolution not in [2.0**e for e in range(-16, 17)]:
             raise ValueError(
-                f"{self.name}: bias_resolution must be a power of two up to 65536, not {bias_resolution!r}"
+                f"{self.name}: bias_resolution must be a power of two from 2^-16 to 65536, not {bias_resolution!r}"
             )
         self.kernel_quantizer = quantizers.get(kernel_quantizer)
+        if keep_zeros and self.kernel_quantizer.grid != "symmetric":
+            raise ValueError(f"{self.name}: keep_zeros needs a grid with zero: grid='symmetric', from 2 bits on")
         from_quantizer = self.kernel_quantizer
         self.use_bias, self.gain_kind = bool(use_bias), gain
         self.activation = tf.keras.activations.get(activation)
@@ -89,7 +94,8 @@ class KernelLayer(tf.keras.layers.Layer):
                 "a stock BatchNormalization goes behind the layer"
             )
         self.normalization = normalization
-        self.parameter_bits, self.bias_resolution = int(parameter_bits), int(bias_resolution)
+        self.parameter_bits, self.bias_resolution = int(parameter_bits), float(bias_resolution)
+        self.keep_zeros = bool(keep_zeros)
         self.supports_masking = True
 
     def _count(self, name: str, value: int) -> int:
@@ -135,6 +141,11 @@ class KernelLayer(tf.keras.layers.Layer):
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
         )
+        self.kernel_mask = None
+        if self.keep_zeros:
+            self.kernel_mask = self.add_weight(
+                name="kernel_mask", shape=kernel_shape, initializer="ones", trainable=False
+            )
         self.bias = None
         if self.use_bias:
             self.bias = self.add_weight(
@@ -165,7 +176,7 @@ class KernelLayer(tf.keras.layers.Layer):
         return self.activation(outputs)
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
-        latent = self._output_channels_last(tf.convert_to_tensor(self.kernel))
+        latent = self._latent(tf.float32)
         sums = self._product(inputs, self.kernel_quantizer.codes(latent))
         statistics = None
         if self.normalization is not None and self.normalization.trainable:
@@ -175,7 +186,7 @@ class KernelLayer(tf.keras.layers.Layer):
 
     def _infer(self, inputs: tf.Tensor) -> tf.Tensor:
         # float64: the same codes, scales and offsets from every compiler.
-        latent = self._output_channels_last(tf.cast(self.kernel, tf.float64))
+        latent = self._latent(tf.float64)
         real_codes = self.kernel_quantizer.real_codes(latent)
         codes = self.kernel_quantizer.round_codes(real_codes)
         scale, offset = self._fold(latent, None)
@@ -186,6 +197,38 @@ class KernelLayer(tf.keras.layers.Layer):
         scale = tf.maximum(scale, 2.0**-60)
         arguments = (codes * flip, scale, offset / scale, real_codes * flip)
         return self._marked_product(inputs, *(tf.cast(value, tf.float32) for value in arguments))
+
+    def _latent(self, dtype: tf.DType) -> tf.Tensor:
+        kernel = tf.cast(self.kernel, dtype)
+        if self.kernel_mask is not None:
+            kernel *= tf.cast(self.kernel_mask, dtype)
+        return self._output_channels_last(kernel)
+
+    def set_float_weights(self, kernel: np.ndarray, bias: np.ndarray | None = None) -> None:
+        """Makes a built layer compute what a float layer with these weights computes, as near as its bits allow.
+
+        The latent kernel is fitted by `Quantizer.fit`. The running statistics of a `normalization` are left alone.
+
+        Args:
+            kernel: in the shape of the layer's own.
+            bias: [output channels], or None.
+
+        Raises:
+            ValueError: other shapes; a layer without gain="channel"; a bias for a layer that has none.
+        """
+        shape = tuple(self.kernel.shape)
+        if np.shape(kernel) != shape:
+            raise ValueError(f"{self.name}: the kernel is {list(shape)}, not {list(np.shape(kernel))}")
+        if self.gain_kind != "channel" or (bias is not None and self.bias is None):
+            raise ValueError(f"{self.name}: float weights need gain='channel', and use_bias=True if there is a bias")
+        channels_last = self._output_channels_last(tf.constant(kernel)).numpy()
+        latent, gain = self.kernel_quantizer.fit(channels_last)
+        self.kernel.assign(latent.reshape(shape))
+        self.gain.assign(gain)
+        if self.kernel_mask is not None:
+            self.kernel_mask.assign((np.asarray(kernel) != 0).astype(np.float32))
+        if self.bias is not None:
+            self.bias.assign(np.zeros_like(gain) if bias is None else bias / gain)
 
     def _mark_product(self) -> Callable[..., tf.Tensor]:
         quantizer = self.kernel_quantizer
@@ -203,7 +246,7 @@ class KernelLayer(tf.keras.layers.Layer):
             bits=quantizer.bits,
             code_offset=quantizer.code_offset,
             code_step=quantizer.code_step,
-            bias_resolution=self.bias_resolution,
+            bias_resolution=f"{self.bias_resolution:g}",
             **self._marker_attributes(),
         )
 
@@ -258,4 +301,5 @@ class KernelLayer(tf.keras.layers.Layer):
             "normalization": None if normalization is None else tf.keras.utils.serialize_keras_object(normalization),
             "parameter_bits": self.parameter_bits,
             "bias_resolution": self.bias_resolution,
+            "keep_zeros": self.keep_zeros,
         }
