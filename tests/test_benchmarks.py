@@ -36,6 +36,7 @@ from benchmarks.networks import (
 from benchmarks.peers import STOCK_FORMATS, STOCK_NAMES, kernel_types, stock_models
 from benchmarks.tables import figure, markdown_table, write_section
 
+LAYER_KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 SMALL = Network((32, 24, 8))
 
@@ -50,10 +51,10 @@ SMALL_CONVOLUTIONS = ConvNetwork("every op", every_op)
 
 
 class FakeStopwatch(Stopwatch):
-    """Knows what everything takes: packed 4 a microsecond, int4 three, the rest six; spread around it."""
+    """Knows what everything takes: packed 4 a microsecond, int4 three, float32 eight, the rest six; and a spread."""
 
     def time_in_turn(self, calls: Mapping[Name, Callable[[], object]]) -> dict[Name, Timing]:
-        microseconds = {"packed 4": 1.0, "int4": 3.0}
+        microseconds = {"packed 4": 1.0, "int4": 3.0, "float32": 8.0}
         medians = {name: 1e-6 * microseconds.get(str(name), 6.0) for name in calls}
         return {name: Timing((0.5 * median, median, 2 * median)) for name, median in medians.items()}
 
@@ -196,7 +197,7 @@ def test_convolutional_networks_are_those_of_the_papers(
 ) -> None:
     (network,) = (network for network in convolutions.NETWORKS if network.name == name)
     graph = Graph.read(network.write(PackedFormat(8), "int8"))
-    layers = [op for op in graph.operators if graph.kind(op) in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")]
+    layers = [op for op in graph.operators if graph.kind(op) in LAYER_KINDS]
     sizes = [np.prod(graph.shape(int(op.inputs[1]))) for op in layers]
     positions = [np.prod(graph.shape(int(op.outputs[0]))[1:-1], dtype=int) for op in layers]
     assert sum(sizes) == weights
@@ -210,14 +211,18 @@ def test_convolutional_models_are_what_they_are_called(tmp_path: Path) -> None:
     assert list(models) == [*(packed_format.name for packed_format in PACKED_FORMATS), "float32", "int8", "int4"]
     for packed_format in PACKED_FORMATS:
         layers = packed_layers(models[packed_format.name])
-        assert [Op(layer.op).name for layer in layers] == ["CONV_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"]
+        assert [Op(layer.op).name for layer in layers] == [LAYER_KINDS[kind] for kind in (0, 0, 1, 2)]
         assert {layer.weight_bits for layer in layers} == {packed_format.bits}
         assert {layer.codebook is not None for layer in layers} == {packed_format.codebook}
     for name in ("float32", "int8", "int4"):
         graph = Graph.read(models[name].path.read_bytes())
-        kinds = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-        types = [graph.tensor(int(op.inputs[1])).type for op in graph.operators if graph.kind(op) in kinds]
-        assert types == [getattr(TensorType, name.upper())] * 4
+        ops = [op for op in graph.operators if graph.kind(op) in LAYER_KINDS]
+        assert [graph.tensor(int(op.inputs[1])).type for op in ops] == [getattr(TensorType, name.upper())] * 4
+        # ReLU is a function or, in codes, a zero point.
+        functions = [op.builtinOptions.fusedActivationFunction for op in ops]
+        assert functions == ([1, 0, 1, 0] if name == "float32" else [0] * 4)
+        parameters = [graph.quantization(int(op.outputs[0])) for op in ops]
+        assert [of and of[1] for of in parameters] == ([None] * 4 if name == "float32" else [-128, 0, -128, 0])
 
 
 @pytest.mark.parametrize("network", [SMALL_CONVOLUTIONS, *convolutions.NETWORKS], ids=lambda network: network.name)
