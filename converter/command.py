@@ -37,6 +37,8 @@ flags.DEFINE_string("output", None, "The file to write, a .tflite or .c. Without
 flags.DEFINE_enum("format", "tflite", ["tflite", "c"], "A TFLite model, or its packed layers in C for firmware.")
 flags.DEFINE_enum("target", "packed", list(WRITERS), "How to store the weights.")
 flags.DEFINE_enum("io", None, list(IO_TYPES), "Type of the model's inputs and outputs: float32; in C, int8.")
+flags.DEFINE_integer("bits", None, "Requantize the weights of an int8 .tflite to so many bits.", 1, 8)
+flags.DEFINE_integer("first_last_bits", 8, "With --bits: those of the first and the last layer.", 1, 8)
 flags.DEFINE_string("verify", None, "An .npz of real inputs, [samples, ...] by input name, to compare the models on.")
 flags.DEFINE_bool("json", False, "Report in JSON on standard output.")
 
@@ -92,7 +94,8 @@ def _run(arguments: list[str]) -> int:
         return 0
     errors = Console(stderr=True)
     with errors.status(f"converting {FLAGS.model}") if errors.is_terminal else nullcontext():
-        conversion = Conversion.start(FLAGS.model, FLAGS.io or ("int8" if FLAGS.format == "c" else "float32"))
+        io = FLAGS.io or ("int8" if FLAGS.format == "c" else "float32")
+        conversion = Conversion.start(FLAGS.model, io, FLAGS.bits, FLAGS.first_last_bits)
         result = conversion.write(FLAGS.target)
         contents = _contents(result.tflite, outputs)
     comparisons, samples = None, 0

@@ -65,7 +65,9 @@ class Result:
     totals: dict[str, int] = field(default_factory=dict)
 
 
-def convert(model: Any, target: str = "packed", io: str = "float32") -> Result:
+def convert(
+    model: Any, target: str = "packed", io: str = "float32", bits: int | None = None, first_last_bits: int = 8
+) -> Result:
     """Converts a model to TFLite with 1 to 8-bit weights.
 
     Args:
@@ -74,12 +76,14 @@ def convert(model: Any, target: str = "packed", io: str = "float32") -> Result:
         target: "packed" for the bundled kernel; "int8" for stock ops in 8-bit containers, with the same numbers; "int4"
             for stock 4-bit ops where the weights allow it.
         io: type of inputs and outputs, "float32" or "int8".
+        bits: 1 to 8, for an int8 `.tflite` alone: its weights are requantized to so many bits.
+        first_last_bits: with `bits`, those of the first and the last layer.
 
     Raises:
         ConversionError: what cannot be converted, with the layer and the mend in one line.
     """
     _check_target(target)
-    return Conversion.start(model, io).write(target)
+    return Conversion.start(model, io, bits, first_last_bits).write(target)
 
 
 def _check_target(target: str) -> None:
@@ -90,17 +94,27 @@ def _check_target(target: str) -> None:
 class Conversion:
     """A model lowered once, to be written for several targets."""
 
-    def __init__(self, graph: Graph, notes: list[str], io: str, source: Source) -> None:
-        self.graph, self.notes, self.io, self.source = graph, notes, io, source
+    def __init__(self, graph: Graph, notes: list[str], io: str, source: Source, bits: int | None = None) -> None:
+        self.graph, self.notes, self.io, self.source, self.bits = graph, notes, io, source, bits
 
     @classmethod
-    def start(cls, model: Any, io: str = "float32") -> Conversion:
+    def start(cls, model: Any, io: str = "float32", bits: int | None = None, first_last_bits: int = 8) -> Conversion:
         """Reads and lowers `model`; see `convert`."""
         check_io(io)
+        for name, width in (("bits", bits), ("first_last_bits", first_last_bits)):
+            if width is not None and width not in range(1, 9):
+                raise ConversionError(f"{name} must be 1 to 8, not {width}")
         source = _source(model)
+        if bits is not None and source.reference is not None:
+            raise ConversionError(
+                "--bits requantizes an int8 .tflite; a Keras model has the widths of its layers: give those to their "
+                "kernel_quantizer"
+            )
         graph = Graph.read(source.tflite, source.name)
         lower(graph, [tap for tap, _ in source.taps])
-        notes = tflite_source.raise_linear_ops(graph)
+        if source.reference is None:
+            tflite_source.check_quantized(graph, source.name)
+        notes = tflite_source.raise_linear_ops(graph, bits, first_last_bits)
         if source.reference is not None:
             notes = [*_rounded_notes(graph), *notes]
         notes += set_io(graph, io)
@@ -109,7 +123,7 @@ class Conversion:
         for side in ("inputs", "outputs"):
             for name, tensor in graph.named(side).items():
                 graph.tensor(tensor).name = name.encode()
-        return cls(graph, notes, io, source)
+        return cls(graph, notes, io, source, bits)
 
     @property
     def linear_ops(self) -> list[LinearOp]:
@@ -119,8 +133,9 @@ class Conversion:
         """The model for `target`, with the report."""
         _check_target(target)
         if not self.linear_ops:
-            reasons = "; ".join(self.notes) or "it has no fully connected layer"
-            raise ConversionError(f"nothing to pack in this model: {reasons}")
+            reasons = "; ".join(self.notes) or "it has no layer with weights"
+            mend = "; --bits requantizes an int8 .tflite" if self.source.reference is None and self.bits is None else ""
+            raise ConversionError(f"nothing to pack in this model: {reasons}{mend}")
         files = {name: self.tflite(name) for name in WRITERS}
         totals = {name: len(data) for name, data in files.items()}
         packed = sum(row.stored_bytes for row in self._rows("packed"))

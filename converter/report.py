@@ -95,7 +95,9 @@ def print_comparisons(console: Console, comparisons: list[Comparison], samples: 
             f"{comparison.codes:,}",
             f"{comparison.differing:,}",
             str(comparison.largest),
-            "any: a stock op rounds"
+            "any: fewer bits"
+            if comparison.same_top is not None
+            else "any: a stock op rounds"
             if bound is None
             else f"{bound.share:.1%}, by {bound.codes}"
             if bound.codes
@@ -103,3 +105,7 @@ def print_comparisons(console: Console, comparisons: list[Comparison], samples: 
             "ok" if comparison.passed else "FAILED",
         )
     console.print(table)
+    for comparison in comparisons:
+        if comparison.same_top is not None:
+            share = f"{comparison.same_top:.1%} of the inputs"
+            console.print(f"{comparison.layer}: its largest is the original's on {share}", highlight=False)

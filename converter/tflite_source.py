@@ -1,14 +1,21 @@
-"""From the fully connected layers of an int8 `.tflite`, whoever made it, to integer linear ops."""
+"""From the weighted layers of an int8 `.tflite`, whoever made it, to integer linear ops.
+
+They are packed without loss where their weights take few values, or with fewer bits than they have where asked for.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from subbyte.schemas.packed_layer import Geometry, Op, Padding
 
+from .errors import ConversionError
 from .flatbuffer import TensorType, schema
 from .graph import Graph
 from .linear import LinearOp, clamp_codes, smallest_grid
+from .requantize import requantize
 from .targets import packed_layer
 
 _RELU_ENDS = {
@@ -19,82 +26,218 @@ _RELU_ENDS = {
 }
 
 #: Layers with weights that are not packed.
-_OTHER_WEIGHTED = (
-    "CONV_2D",
-    "DEPTHWISE_CONV_2D",
-    "TRANSPOSE_CONV",
-    "BATCH_MATMUL",
-    "SVDF",
-    "UNIDIRECTIONAL_SEQUENCE_LSTM",
-)
+_OTHER_WEIGHTED = ("TRANSPOSE_CONV", "CONV_3D", "BATCH_MATMUL", "SVDF", "LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM")
+_TYPE_NAMES = {value: name.lower() for name, value in vars(TensorType).items() if isinstance(value, int)}
+
+#: A larger product with one step of the sum runs through all codes; the stock interpreter's fast kernels refuse it.
+_LARGEST_MULTIPLIER = 256
 
 
-def raise_linear_ops(graph: Graph) -> list[str]:
-    """Replaces every FULLY_CONNECTED of `graph` that packs without loss. Returns a line for each layer left stock."""
-    notes = []
-    for op in list(graph.operators):
-        if isinstance(op, LinearOp):
-            continue
-        kind = graph.kind(op)
-        if kind == "FULLY_CONNECTED":
-            linear = _linear_op(graph, op)
-            if isinstance(linear, LinearOp):
-                graph.replace(op, [linear])
-            else:
-                notes.append(f"{layer_name(graph, op)} stays a stock {kind}: {linear}")
-        elif kind in _OTHER_WEIGHTED:
-            notes.append(f"{layer_name(graph, op)} stays a stock {kind}: only fully connected layers are packed")
-    return notes
+class _StaysStock(Exception):
+    """Why a layer is not packed."""
+
+
+def check_quantized(graph: Graph, name: str) -> None:
+    """Raises ConversionError for a model that computes all its weighted layers in float."""
+    weighted = [op for op in graph.operators if graph.kind(op) in (*_READERS, *_OTHER_WEIGHTED) and len(op.inputs) > 1]
+    types = {(graph.tensor(int(op.inputs[0])).type, graph.tensor(int(op.inputs[1])).type) for op in weighted}
+    if types and all(inputs == TensorType.FLOAT32 for inputs, _ in types):
+        dynamic = any(weights in (TensorType.INT8, TensorType.INT4) for _, weights in types)
+        weights = "dynamic-range, with float32 activations" if dynamic else "float32"
+        raise ConversionError(
+            f"nothing to pack in {name}: its weights are {weights}; quantize it to int8 first, with a representative "
+            "dataset"
+        )
+
+
+def raise_linear_ops(graph: Graph, bits: int | None = None, first_last_bits: int = 8) -> list[str]:
+    """Replaces the stock layers of `graph` that pack. Returns a line for each reason to leave some.
+
+    Args:
+        graph: any; only int8 layers with constant weights are looked at.
+        bits: None takes what packs without loss in less than 8 bits. A number requantizes what does not fit it.
+        first_last_bits: the number for the first and the last layer that pack, where there is one. They have few
+            weights, and errors in them are not averaged out.
+    """
+    raised: list[tuple[Any, LinearOp]] = []
+    reasons: dict[str, list[Any]] = {}
+    for op in [op for op in graph.operators if graph.kind(op) in (*_READERS, *_OTHER_WEIGHTED)]:
+        try:
+            raised.append((op, _linear_op(graph, op)))
+        except _StaysStock as reason:
+            reasons.setdefault(str(reason), []).append(op)
+    for place, (op, linear) in enumerate(raised):
+        width = first_last_bits if place in (0, len(raised) - 1) else bits
+        try:
+            graph.replace(op, [_narrow(graph, linear, None if bits is None else width)])
+        except _StaysStock as reason:
+            reasons.setdefault(str(reason), []).append(op)
+    return [_note(graph, ops, reason) for reason, ops in reasons.items()]
+
+
+def _note(graph: Graph, ops: list[Any], reason: str) -> str:
+    others = f", like {len(ops) - 1} more" if len(ops) > 1 else ""
+    return f"{layer_name(graph, ops[0])} stays a stock {graph.kind(ops[0])}{others}: {reason}"
 
 
 def layer_name(graph: Graph, op: Any) -> str:
-    return graph.name(int(op.outputs[0])) or "an unnamed layer"
+    # TensorFlow's converter joins the names of all that it has fused.
+    return graph.name(int(op.outputs[0])).partition(";")[0] or "an unnamed layer"
 
 
-def _linear_op(graph: Graph, op: Any) -> LinearOp | str:
-    """The op in integers, or why it has to stay."""
-    options = op.builtinOptions
-    if len(op.inputs) < 2 or len(op.outputs) != 1 or not isinstance(options, schema.FullyConnectedOptionsT):
-        return "it has no weights or no options"
-    x, kernel = int(op.inputs[0]), int(op.inputs[1])
-    y = int(op.outputs[0])
+def _narrow(graph: Graph, linear: LinearOp, bits: int | None) -> LinearOp:
+    """The layer in `bits` bits, or as it is where it fits them. Raises _StaysStock where it cannot be packed."""
+    if bits is None and linear.grid.bits == 8:
+        raise _StaysStock("its weights take more than 128 values and need 8 bits")
+    if bits is not None:
+        linear = requantize(linear, bits)
+    try:
+        layer = packed_layer(graph, linear)
+        layer.pack()
+    except ValueError as error:
+        raise _StaysStock(str(error)) from error
+    if bits is not None and layer.multiplier.max() >= _LARGEST_MULTIPLIER:
+        raise _StaysStock(f"one step of its weights in {bits} bits runs through all output codes; give it more bits")
+    return linear
+
+
+@dataclass(frozen=True)
+class _Window:
+    """What the kinds of stock layers tell in their own ways.
+
+    Attributes:
+        weights: int8 [output_channels, input_features].
+        channel_dimension: of the stored weights.
+        op, geometry, keep_dims: as in LinearOp.
+        activation: fused, of the schema.
+    """
+
+    weights: np.ndarray
+    channel_dimension: int
+    op: int
+    geometry: Geometry
+    activation: int
+    keep_dims: bool = False
+
+
+def _linear_op(graph: Graph, op: Any) -> LinearOp:
+    """The op in integers. Raises _StaysStock, saying why, where that cannot be."""
+    if graph.kind(op) not in _READERS:
+        raise _StaysStock("only fully connected layers and convolutions are packed")
+    if len(op.inputs) < 2 or len(op.outputs) != 1 or int(op.inputs[1]) < 0 or op.builtinOptions is None:
+        raise _StaysStock("it has no weights or no options")
+    x, kernel, y = int(op.inputs[0]), int(op.inputs[1]), int(op.outputs[0])
     x_parameters, y_parameters = graph.quantization(x), graph.quantization(y)
     if x_parameters is None or y_parameters is None:
-        return "its input and output are not int8"
-    weights = graph.constant(kernel) if graph.tensor(kernel).type == TensorType.INT8 else None
-    if weights is None or weights.ndim != 2 or not weights.size:
-        return "its weights are not a constant int8 matrix"
-    if options.weightsFormat or options.fusedActivationFunction not in _RELU_ENDS:
-        return "it has a weight format or an activation function that is not known"
-    parameters = graph.tensor(kernel).quantization
-    if parameters is None or parameters.scale is None or len(parameters.scale) not in (1, len(weights)):
-        return "its weights have not one scale, nor one for each channel"
-    scales = [x_parameters[0], y_parameters[0], *parameters.scale]
-    if not all(0 < scale < np.inf for scale in scales) or parameters.quantizedDimension != 0:
-        return "its scales are not positive numbers, or not those of channels"
-    if np.any(np.asarray(parameters.zeroPoint)):
-        return "its weights have a zero point"
-    grid = smallest_grid(weights)
-    if grid.bits == 8:
-        return f"its {len(np.unique(weights))} distinct weights need 8 bits"
+        types = ", ".join(_TYPE_NAMES[graph.tensor(tensor).type] for tensor in (x, kernel, y))
+        raise _StaysStock(f"its input, weights and output are {types}: int8 is wanted, with one scale for each tensor")
+    stored = graph.constant(kernel) if graph.tensor(kernel).type == TensorType.INT8 else None
+    if stored is None or not stored.size:
+        raise _StaysStock(f"its weights are not constant int8 but {_TYPE_NAMES[graph.tensor(kernel).type]}")
+    window = _READERS[graph.kind(op)](graph, op, stored)
+    if window.activation not in _RELU_ENDS:
+        raise _StaysStock("its activation function is not known")
+    channels = len(window.weights)
+    scale = _channel_scales(graph.tensor(kernel).quantization, window, (x_parameters[0], y_parameters[0]))
     bias_tensor = int(op.inputs[2]) if len(op.inputs) > 2 else -1
-    bias = graph.constant(bias_tensor) if bias_tensor >= 0 else np.zeros(len(weights), np.int32)
-    if bias is None or bias.dtype != np.int32 or bias.size != len(weights):
-        return "its bias is not constant int32, one for each channel"
-    linear = LinearOp(
+    bias = graph.constant(bias_tensor) if bias_tensor >= 0 else np.zeros(channels, np.int32)
+    if bias is None or bias.dtype != np.int32 or bias.size != channels:
+        raise _StaysStock("its bias is not constant int32, one for each channel")
+    return LinearOp(
         layer=layer_name(graph, op),
         inputs=[x],
         outputs=[y],
-        weights=weights.astype(np.int32),
-        weight_scale=np.broadcast_to(np.asarray(parameters.scale, np.float32), len(weights)),
+        weights=window.weights.astype(np.int32),
+        weight_scale=scale,
         bias=bias.reshape(-1),
-        grid=grid,
-        clamp=clamp_codes(*_RELU_ENDS[options.fusedActivationFunction], y_parameters),
-        keep_dims=bool(options.keepNumDims),
+        grid=smallest_grid(window.weights),
+        op=window.op,
+        geometry=window.geometry,
+        clamp=clamp_codes(*_RELU_ENDS[window.activation], y_parameters),
+        keep_dims=window.keep_dims,
         stock=True,
     )
-    try:
-        packed_layer(graph, linear).pack()
-    except ValueError as error:
-        return str(error)
-    return linear
+
+
+def _channel_scales(parameters: Any, window: _Window, activation_scales: tuple[float, float]) -> np.ndarray:
+    """float32 [output_channels]."""
+    channels = len(window.weights)
+    if parameters is None or parameters.scale is None or len(parameters.scale) not in (1, channels):
+        raise _StaysStock("its weights have not one scale, nor one for each channel")
+    along_channels = len(parameters.scale) == 1 or parameters.quantizedDimension == window.channel_dimension
+    if not all(0 < scale < np.inf for scale in (*activation_scales, *parameters.scale)) or not along_channels:
+        raise _StaysStock("its scales are not positive numbers, or not those of channels")
+    if np.any(np.asarray(parameters.zeroPoint)):
+        raise _StaysStock("its weights have a zero point")
+    return np.broadcast_to(np.asarray(parameters.scale, np.float32), channels)
+
+
+def _fully_connected(graph: Graph, op: Any, stored: np.ndarray) -> _Window:
+    options = op.builtinOptions
+    if stored.ndim != 2 or not isinstance(options, schema.FullyConnectedOptionsT) or options.weightsFormat:
+        raise _StaysStock("its weights are not a matrix in the plain format")
+    return _Window(
+        stored, 0, Op.FULLY_CONNECTED, Geometry(), options.fusedActivationFunction, bool(options.keepNumDims)
+    )
+
+
+def _conv_2d(graph: Graph, op: Any, stored: np.ndarray) -> _Window:
+    if stored.ndim != 4 or not isinstance(op.builtinOptions, schema.Conv2DOptionsT):
+        raise _StaysStock("its weights are not [output channels, height, width, input channels]")
+    channels, height, width, inputs_of_group = stored.shape
+    groups, rest = divmod(_input_channels(graph, op), inputs_of_group)
+    if rest or not groups or channels % groups:
+        raise _StaysStock(f"its {channels} channels do not fit its {_input_channels(graph, op)} inputs in groups")
+    # The same numbers, and the kernels have a faster way for them.
+    depthwise = inputs_of_group == 1 < groups
+    return _convolution(
+        graph, op, stored.reshape(channels, -1), (height, width), groups, 0,
+        Op.DEPTHWISE_CONV_2D if depthwise else Op.CONV_2D,
+    )  # fmt: skip
+
+
+def _depthwise_conv_2d(graph: Graph, op: Any, stored: np.ndarray) -> _Window:
+    if stored.ndim != 4 or stored.shape[0] != 1 or not isinstance(op.builtinOptions, schema.DepthwiseConv2DOptionsT):
+        raise _StaysStock("its weights are not [1, height, width, channels]")
+    _, height, width, channels = stored.shape
+    inputs = _input_channels(graph, op)
+    if not inputs or channels % inputs:
+        raise _StaysStock(f"its {channels} channels are no multiple of its {inputs} inputs")
+    # The stock op goes by the shapes too, whatever its options call the multiplier.
+    rows = stored.reshape(-1, channels).T
+    return _convolution(graph, op, rows, (height, width), inputs, 3, Op.DEPTHWISE_CONV_2D)
+
+
+def _input_channels(graph: Graph, op: Any) -> int:
+    shapes = [graph.shape(int(tensor)) for tensor in (op.inputs[0], op.outputs[0])]
+    if any(len(shape) != 4 for shape in shapes):
+        raise _StaysStock("its input and output are not [batch, height, width, channels]")
+    return shapes[0][3]
+
+
+def _convolution(
+    graph: Graph, op: Any, weights: np.ndarray, kernel: tuple[int, int], groups: int, channel_dimension: int, kind: int
+) -> _Window:
+    options = op.builtinOptions
+    if options.padding not in (schema.Padding.SAME, schema.Padding.VALID):
+        raise _StaysStock("its padding is not known")
+    geometry = Geometry(
+        kernel=kernel,
+        stride=(options.strideH, options.strideW),
+        dilation=(options.dilationHFactor, options.dilationWFactor),
+        padding=Padding.SAME if options.padding == schema.Padding.SAME else Padding.VALID,
+        groups=groups,
+    )
+    if min(*geometry.stride, *geometry.dilation) < 1:
+        raise _StaysStock(f"its stride {geometry.stride} or dilation {geometry.dilation} is no step")
+    x, y = (graph.shape(int(tensor)) for tensor in (op.inputs[0], op.outputs[0]))
+    outputs = tuple(
+        -(-size // stride) if geometry.padding == Padding.SAME else (size - (taps - 1) * dilation - 1) // stride + 1
+        for size, taps, stride, dilation in zip(x[1:3], kernel, geometry.stride, geometry.dilation, strict=True)
+    )
+    if y != (x[0], *outputs, len(weights)):
+        raise _StaysStock(f"its output is stored as {list(y)}, and its window gives {list(outputs)}")
+    return _Window(weights, channel_dimension, kind, geometry, options.fusedActivationFunction)
+
+
+_READERS = {"FULLY_CONNECTED": _fully_connected, "CONV_2D": _conv_2d, "DEPTHWISE_CONV_2D": _depthwise_conv_2d}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,8 @@ class Comparison:
         differing: how many are not equal.
         largest: largest difference, in codes.
         bound: what may differ; None where nothing is promised.
+        same_top: of a requantized model's output against the original's: share of the samples whose largest code, the
+            class, is the same; else None.
     """
 
     layer: str
@@ -35,6 +37,7 @@ class Comparison:
     differing: int
     largest: int
     bound: Bound | None
+    same_top: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -65,7 +68,8 @@ def load_inputs(path: Path, names: list[str]) -> dict[str, np.ndarray]:
 def verify(
     conversion: Conversion, inputs: dict[str, np.ndarray], progress: Callable[[float], None] = lambda share: None
 ) -> list[Comparison]:
-    """Compares the packed model with the int8 target and, where the source is a Keras model or SavedModel, with that.
+    """Compares the packed model with the int8 target, with the Keras model or SavedModel that it was made from, if it
+    was, and after requantization with the original file, of which nothing is promised.
 
     Args:
         conversion: a lowered model.
@@ -77,14 +81,24 @@ def verify(
     """
     samples = _check_inputs(conversion.graph, inputs)
     points = _points(conversion)
-    runs = {target: _Exposed(conversion, target, points) for target in ("packed", "int8")}
+    tensors = [point.tensor for point in points]
+    runs = {target: _Exposed(conversion.graph, conversion.tflite(target, tensors)) for target in ("packed", "int8")}
+    requantized: dict[str, int] = {}
+    if conversion.bits is not None:
+        requantized = _quantized_outputs(conversion.graph)
+        # 8 bits lose nothing, and give a bias to convolutions that have none, which the stock interpreter wants.
+        original = Conversion.start(conversion.source.tflite, conversion.io, bits=8)
+        outputs = _quantized_outputs(original.graph)
+        exposed = original.tflite("int8", [outputs[name] for name in requantized])
+        runs["original"] = _Exposed(original.graph, exposed)
     codes: dict[str, list[list[np.ndarray]]] = {target: [] for target in runs}
     for sample in range(samples):
         row = {name: values[sample : sample + 1] for name, values in inputs.items()}
         for target, run in runs.items():
             codes[target].append(run(row))
         progress((sample + 1) / samples)
-    packed, int8 = ([np.concatenate(column) for column in zip(*codes[target], strict=True)] for target in runs)
+    joined = {target: [np.concatenate(column) for column in zip(*codes[target], strict=True)] for target in runs}
+    packed, int8 = joined["packed"], joined["int8"]
     comparisons = [
         _compare(point.name, "int8 target", ours, stock, Bound())
         for point, ours, stock in zip(points, packed, int8, strict=True)
@@ -95,6 +109,8 @@ def verify(
             if point.in_keras in keras:
                 expected = point.to_codes(keras[point.in_keras])
                 comparisons.append(_compare(point.name, "Keras", ours, expected.reshape(ours.shape), point.bound))
+    for name, expected in zip(requantized, joined.get("original", ()), strict=True):
+        comparisons.append(_against_original(name, packed[tensors.index(requantized[name])], expected))
     return comparisons
 
 
@@ -118,7 +134,7 @@ def _points(conversion: Conversion) -> list[_Point]:
     """The outputs of the linear ops in order, then those of the model that are none of them."""
     graph = conversion.graph
     bounds = keras_bounds(graph)
-    outputs = {_quantized(graph, tensor): name for name, tensor in graph.named("outputs").items()}
+    outputs = {tensor: name for name, tensor in _quantized_outputs(graph).items()}
     points = []
     for op in conversion.linear_ops:
         tensor = op.outputs[0]
@@ -126,9 +142,14 @@ def _points(conversion: Conversion) -> list[_Point]:
         points.append(_Point(tensor, op.layer, in_keras, *_quantization(graph, tensor), bounds[tensor]))
         outputs.pop(tensor, None)
     for quantized, name in outputs.items():
-        if quantized is not None:
-            points.append(_Point(quantized, name, name, *_quantization(graph, quantized), bounds[quantized]))
+        points.append(_Point(quantized, name, name, *_quantization(graph, quantized), bounds[quantized]))
     return points
+
+
+def _quantized_outputs(graph: Graph) -> dict[str, int]:
+    """The int8 tensors that are or make the model's outputs, by name; without outputs that nothing quantizes."""
+    found = {name: _quantized(graph, tensor) for name, tensor in graph.named("outputs").items()}
+    return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
 def _quantized(graph: Graph, tensor: int) -> int | None:
@@ -168,14 +189,14 @@ def _check_inputs(graph: Graph, inputs: dict[str, np.ndarray]) -> int:
 
 
 class _Exposed:
-    """A target in the stock interpreter that shows every point."""
+    """A model in the stock interpreter; `graph` has the names of its inputs."""
 
-    def __init__(self, conversion: Conversion, target: str, points: list[_Point]) -> None:
-        self._interpreter = Interpreter(model_content=conversion.tflite(target, [point.tensor for point in points]))
+    def __init__(self, graph: Graph, model: bytes) -> None:
+        self._interpreter = Interpreter(model_content=model)
         self._interpreter.allocate_tensors()
-        names = {tensor: name for name, tensor in conversion.graph.named("inputs").items()}
+        names = {tensor: name for name, tensor in graph.named("inputs").items()}
         details = self._interpreter.get_input_details()
-        self._inputs = {names[tensor]: detail for tensor, detail in zip(conversion.graph.inputs, details, strict=True)}
+        self._inputs = {names[tensor]: detail for tensor, detail in zip(graph.inputs, details, strict=True)}
         self._points = [detail["index"] for detail in self._interpreter.get_output_details()]
 
     def __call__(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -187,6 +208,11 @@ class _Exposed:
             self._interpreter.set_tensor(detail["index"], values.astype(detail["dtype"]))
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(index) for index in self._points]
+
+
+def _against_original(output: str, codes: np.ndarray, expected: np.ndarray) -> Comparison:
+    top, expected_top = (values.reshape(len(values), -1).argmax(axis=1) for values in (codes, expected))
+    return replace(_compare(output, "original", codes, expected, None), same_top=float(np.mean(top == expected_top)))
 
 
 def _compare(layer: str, against: str, codes: np.ndarray, expected: np.ndarray, bound: Bound | None) -> Comparison:

@@ -1,17 +1,26 @@
-"""Models of other tools: int8 .tflite files from TensorFlow's own post-training quantization, packed without loss."""
+"""Models of other tools: int8 .tflite files, packed without loss or with fewer bits.
+
+From TensorFlow's own post-training quantization, made by hand, and those of MLPerf Tiny.
+"""
 
 import functools
-import os
+import math
 import re
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter as StockInterpreter
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import Model
 from subbyte import kernels
 from subbyte.converter import ConversionError, convert
 from subbyte.converter.conversion import Conversion
+from subbyte.converter.flatbuffer import per_channel, schema
+from subbyte.converter.graph import Graph
+from subbyte.converter.tflite_source import raise_linear_ops
 from subbyte.converter.verification import verify
 
 RNG = np.random.default_rng(0)
@@ -150,9 +159,8 @@ def test_float_inputs_and_outputs():
         np.testing.assert_array_equal(codes, stock.get_tensor(stock_y["index"]))
 
 
-@functools.cache
-def mixed() -> bytes:
-    """A convolution, a dense layer of few values, one of many."""
+def mixed_model():
+    """A small convolution, a dense layer of few values, one of many."""
     rng = np.random.default_rng(4)
     kernel = rng.normal(size=(3, 3, 1, 4)).astype(np.float32)
     few, many = clustered((64, 40), steps([-1, 0, 1])), rng.normal(size=(40, 60)).astype(np.float32)
@@ -162,45 +170,205 @@ def mixed() -> bytes:
         x = tf.nn.relu(tf.nn.conv2d(x, kernel, 1, "VALID"))
         return tf.matmul(tf.nn.relu(tf.matmul(tf.reshape(x, (1, 64)), few)), many)
 
-    return quantized(call, (6, 6, 1))
+    return call
+
+
+@functools.cache
+def mixed() -> bytes:
+    return quantized(mixed_model(), (6, 6, 1))
 
 
 def test_what_cannot_be_packed_stays_stock_with_a_note():
     result = convert(mixed(), io="int8")
-    assert [layer.weight_bits for layer in result.layers] == [2]
-    assert any("stays a stock CONV_2D: only fully connected" in note for note in result.notes)
-    assert any(
-        re.search(r"stays a stock FULLY_CONNECTED: its \d+ distinct weights need 8 bits", n) for n in result.notes
-    )
+    # The convolution has 36 weights, with 32 values after rounding.
+    assert [layer.weight_bits for layer in result.layers] == [5, 2]
+    (note,) = result.notes
+    assert re.search("stays a stock FULLY_CONNECTED: its weights take more than 128 values and need 8 bits", note)
     np.testing.assert_array_equal(
         run(kernels.Interpreter(model_content=result.tflite)), run(StockInterpreter(model_content=mixed()))
     )
 
 
 def test_models_that_are_not_int8_are_refused():
-    values, shape, activation = KINDS["ternary_relu"]
-    call = float_model(tuple(values), shape, activation)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([call.get_concrete_function()])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([mixed_model().get_concrete_function()])
     plain = converter.convert()
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     dynamic = converter.convert()
-    for data in (plain, dynamic):
-        with pytest.raises(ConversionError, match=r"nothing to pack in this model: .* input and output are not int8"):
-            convert(data)
+    for data, weights in ((plain, "float32"), (dynamic, "dynamic-range")):
+        for bits in (None, 4):
+            with pytest.raises(
+                ConversionError, match=f"^nothing to pack .* its weights are {weights}.*; quantize it to"
+            ):
+                convert(data, bits=bits)
     # uint8 at the border alone is int8 within.
+    values, shape, activation = KINDS["ternary_relu"]
+    call = float_model(tuple(values), shape, activation)
     bordered = quantized(call, shape, inference_input_type=tf.uint8, inference_output_type=tf.uint8)
     assert len(convert(bordered).layers) == 2
 
 
-def test_published_models_convert_or_say_why_not():
-    """Runs on a file of its own, and on recordings' models where a data folder is at hand."""
-    folder = Path(os.environ.get("SUBBYTE_DATA", Path(__file__).parents[1] / "data"))
-    files = [of_kind("binary"), *(path.read_bytes() for path in sorted(folder.glob("mlperf_tiny_kws/*.tflite")))]
-    for data in files:
-        try:
-            result = convert(data, io="int8")
-        except ConversionError as error:
-            assert re.match("nothing to pack in this model: ", str(error))  # noqa: PT017
-            continue
-        ours, stock = kernels.Interpreter(model_content=result.tflite), StockInterpreter(model_content=data)
-        np.testing.assert_array_equal(run(ours, 20), run(stock, 20))
+# ---- convolutions that TensorFlow has quantized
+
+#: name: (weight values, [H, W, C] of the input, kernel as in TensorFlow, keywords of the op)
+CONVOLUTIONS = {
+    "same": ([-1, 1], (9, 8, 5), (3, 3, 5, 7), {}),
+    "valid, wide strides": (range(-3, 4), (9, 11, 3), (3, 2, 3, 19), {"padding": "VALID", "strides": (3, 2)}),
+    "mlperf's first": (range(-7, 8), (49, 10, 1), (10, 4, 1, 6), {"strides": (2, 2)}),
+    "dilated": (range(-15, 16), (12, 9, 4), (3, 2, 4, 6), {"padding": "VALID", "dilations": (2, 3)}),
+    "groups": ([-1, 0, 1], (6, 7, 6), (3, 3, 3, 8), {}),
+    "pointwise": (range(-31, 32), (5, 4, 17), (1, 1, 17, 33), {}),
+    "depthwise": ([-1, 0, 1], (9, 8, 5), (3, 3, 5, 1), {}),
+    "depthwise, multiplier": (range(-7, 8), (9, 8, 3), (2, 5, 3, 4), {"padding": "VALID"}),
+    "depthwise, stride": (range(-3, 4), (9, 8, 18), (3, 3, 18, 1), {"strides": (2, 2)}),
+    "depthwise, dilated": ([-1, 1], (11, 12, 5), (3, 3, 5, 2), {"dilations": (2, 2)}),
+}
+
+
+@functools.cache
+def convolution(name: str, bias: bool = True) -> bytes:
+    """An int8 model of one convolution, with a bias and ReLU or with neither."""
+    values, shape, kernel_shape, options = CONVOLUTIONS[name]
+    outputs = kernel_shape[3] * (kernel_shape[2] if name.startswith("depthwise") else 1)
+    kernel = clustered((math.prod(kernel_shape) // outputs, outputs), steps(values)).reshape(kernel_shape)
+    offset = np.random.default_rng(5).normal(size=100).astype(np.float32)
+    options = {"padding": "SAME", "strides": (1, 1), "dilations": (1, 1), **options}
+
+    @tf.function(input_signature=[tf.TensorSpec((1, *shape), tf.float32)])
+    def call(x):
+        if name.startswith("depthwise"):
+            y = tf.nn.depthwise_conv2d(x, kernel, **{**options, "strides": (1, *options["strides"], 1)})
+        else:
+            y = tf.nn.conv2d(x, kernel, **options)
+        return tf.nn.relu(y + offset[: y.shape[-1]]) if bias else y
+
+    return quantized(call, shape)
+
+
+@pytest.mark.parametrize(("name", "bias"), [*((name, True) for name in CONVOLUTIONS), ("same", False)])
+def test_packed_convolutions_equal_the_original_on_the_stock_interpreter(name, bias):
+    original = convolution(name, bias)
+    result = convert(original, io="int8")
+    (layer,) = result.layers
+    assert layer.op == ("SubbyteDepthwiseConv2D" if name.startswith("depthwise") else "SubbyteConv2D")
+    assert layer.weight_bits == max(1, (len(CONVOLUTIONS[name][0]) - 1).bit_length())
+    expected = run(StockInterpreter(model_content=original))
+    assert len(np.unique(expected)) > 50
+    np.testing.assert_array_equal(run(kernels.Interpreter(model_content=result.tflite)), expected)
+    stock = convert(original, target="int8", io="int8").tflite
+    np.testing.assert_array_equal(run(StockInterpreter(model_content=stock)), expected)
+
+
+# ---- by hand
+
+ACTIVATIONS = schema.ActivationFunctionType
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One stock int8 layer; `weights` as the stock op stores them."""
+
+    kind: str
+    weights: np.ndarray
+    scales: np.ndarray
+    x_shape: tuple[int, ...] = (1, 6, 6, 2)
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    same: bool = False
+    bias: np.ndarray | None = None
+    activation: int = ACTIVATIONS.NONE
+
+    @property
+    def channel_dimension(self) -> int:
+        return 3 if self.kind == "DEPTHWISE_CONV_2D" else 0
+
+    def y_shape(self) -> tuple[int, ...]:
+        channels = self.weights.shape[self.channel_dimension]
+        if self.kind == "FULLY_CONNECTED":
+            return self.x_shape[0], channels
+        reach = [(taps - 1) * step + 1 for taps, step in zip(self.weights.shape[1:3], self.dilation, strict=True)]
+        sizes = zip(self.x_shape[1:3], reach, self.stride, strict=True)
+        # As TensorFlow documents SAME and VALID.
+        outputs = [math.ceil((size if self.same else size - window + 1) / stride) for size, window, stride in sizes]
+        return self.x_shape[0], *outputs, channels
+
+    def file(self, change=lambda model: None) -> bytes:
+        """The model, with `change` made to it before it is written."""
+        model = Model()
+        x = model.tensor(self.x_shape, scale=0.037, zero_point=-11)
+        kernel = model.tensor(self.weights.shape, data=self.weights.astype(np.int8).tobytes())
+        model.tensors[kernel].quantization = per_channel(
+            self.scales, dimension=self.channel_dimension if len(self.scales) > 1 else 0
+        )
+        inputs = [x, kernel]
+        if self.bias is not None:
+            bias = model.tensor(self.bias.shape, data=self.bias.astype("<i4").tobytes())
+            model.tensors[bias].type = schema.TensorType.INT32
+            model.tensors[bias].quantization = per_channel(np.float32(0.037) * self.scales)
+            inputs.append(bias)
+        y = model.tensor(self.y_shape(), scale=0.83, zero_point=5, name="victim")
+        options = {"fusedActivationFunction": self.activation}
+        if self.kind != "FULLY_CONNECTED":
+            (options["strideH"], options["strideW"]), options["padding"] = self.stride, int(not self.same)
+            options["dilationHFactor"], options["dilationWFactor"] = self.dilation
+        if self.kind == "DEPTHWISE_CONV_2D":
+            options["depthMultiplier"] = self.weights.shape[3] // self.x_shape[3]
+        names = {"CONV_2D": "Conv2D", "DEPTHWISE_CONV_2D": "DepthwiseConv2D", "FULLY_CONNECTED": "FullyConnected"}
+        name = f"{names[self.kind]}Options"
+        code = getattr(schema.BuiltinOperator, self.kind)
+        model.op(code, inputs, [y], getattr(schema, f"{name}T")(**options), getattr(schema.BuiltinOptions, name))
+        model.codes[-1].version = 12 if self.kind == "FULLY_CONNECTED" else 6
+        change(model)
+        return model.finish([x], [y])
+
+
+@st.composite
+def stock_layers(draw):
+    """A layer of any window that fits, of few or of all int8 values, with scales that are no powers of two."""
+    kind = draw(st.sampled_from(["CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    values = rng.choice(np.arange(-127, 128), draw(st.sampled_from([2, 3, 5, 16, 100, 255])))
+    window = {}
+    if kind == "FULLY_CONNECTED":
+        x_shape, shape = (draw(st.integers(1, 5)), draw(st.integers(1, 70))), [draw(st.integers(1, 40))]
+        shape.append(x_shape[1])
+    else:
+        groups, inputs = draw(st.sampled_from([(1, 1), (1, 3), (1, 17), (2, 2), (3, 1), (5, 1), (18, 1)]))
+        kernel = [draw(st.integers(1, 4)), draw(st.integers(1, 4))]
+        multiplier = draw(st.integers(1, 3))
+        window = {
+            "stride": (draw(st.integers(1, 3)), draw(st.integers(1, 3))),
+            "dilation": (draw(st.integers(1, 3)), draw(st.integers(1, 3))),
+            "same": draw(st.booleans()),
+        }
+        x_shape = (draw(st.integers(1, 2)), draw(st.integers(10, 13)), draw(st.integers(10, 13)), groups * inputs)
+        shape = [1, *kernel, groups * inputs * multiplier]
+        if kind == "CONV_2D":
+            shape = [groups * multiplier, *kernel, inputs]
+    channels = shape[3 if kind == "DEPTHWISE_CONV_2D" else 0]
+    features = math.prod(shape) // channels
+    scales = rng.uniform(0.1, 1, channels if draw(st.booleans()) else 1) / math.sqrt(features)
+    return Layer(
+        kind,
+        rng.choice(values, shape),
+        scales.astype(np.float32),
+        x_shape,
+        # Of the stock kernels that of FULLY_CONNECTED alone runs without.
+        bias=None if kind == "FULLY_CONNECTED" and draw(st.booleans()) else rng.integers(-3000, 3000, channels),
+        activation=draw(st.sampled_from([ACTIVATIONS.NONE, ACTIVATIONS.RELU, ACTIVATIONS.RELU6])),
+        **window,
+    )
+
+
+@settings(deadline=None, max_examples=100)
+@given(stock_layers(), st.sampled_from([None, 8]))
+def test_any_stock_layer_packs_without_loss_or_stays(layer, bits):
+    original = layer.file()
+    graph = Graph.read(original)
+    notes = raise_linear_ops(graph, bits)
+    if bits is None and len(np.unique(layer.weights)) > 128:
+        assert "need 8 bits" in notes[0]
+        return
+    assert notes == []
+    packed = convert(original, io="int8", bits=bits).tflite
+    expected = run(StockInterpreter(model_content=original), 5)
+    np.testing.assert_array_equal(run(kernels.Interpreter(model_content=packed), 5), expected)

@@ -1,0 +1,107 @@
+"""Fewer bits for weights that are there: the step of each channel by least squares.
+
+A channel w becomes step * c, c on a grid of 2^bits integers, so that sum (w - step * c)^2 is the smallest there is.
+
+For a given step the best codes are the nearest ones, so only those c count that some step has as nearest. Walking the
+step from infinity to 0, one code after the other moves on by one value of the grid, a weight w over the midpoint m at
+step = w / m. So they can all be visited, and for given codes the best step and what it explains are
+
+    step = sum(w c) / sum(c c),    sum w^2 - sum (w - step * c)^2 = sum(w c)^2 / sum(c c).
+
+The walk with the largest last figure is the optimum, not one near it; both sums change by one term a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from .linear import Grid, LinearOp
+
+#: A channel's scale is at least this share of its bias, so that the bias in units of it stays far within 32 bits.
+_SMALLEST_SCALE = 2.0**-22
+
+
+def grids(bits: int) -> tuple[Grid, ...]:
+    """The evenly spaced grids of `bits` bits around zero: with zero (from 2 bits), and of odd integers (up to 7).
+
+    Of 1 bit the second is the sign.
+    """
+    with_zero = Grid(bits, offset=-(2 ** (bits - 1)))
+    odd = Grid(bits, offset=1 - 2**bits, step=2)
+    return (odd,) if bits == 1 else (with_zero,) if bits == 8 else (with_zero, odd)
+
+
+def best_step(weights: np.ndarray, grid: Grid) -> float:
+    """The positive step with the smallest sum (w - step * c)^2, c the nearest values of `grid` to w / step.
+
+    Args:
+        weights: [features], real numbers.
+        grid: evenly spaced, of both signs.
+
+    Returns:
+        The step; 0.0 where all weights are 0.
+    """
+    values, counts = np.unique(weights, return_counts=True)
+    counts = counts[values != 0]
+    values = values[values != 0].astype(np.float64)
+    if not values.size:
+        return 0.0
+    levels = grid.offset + grid.step * np.arange(1 << grid.bits)
+    moments, products, squares = [], [], []
+    started = np.zeros(2)  # sum(w c), sum(c c) while every code is the one nearest to 0 on its side
+    for sign in (1, -1):
+        side = sign * values > 0
+        w, n = np.abs(values[side])[:, None], counts[side][:, None]
+        c = np.sort(sign * levels[sign * levels >= 0]).astype(np.float64)
+        started += (np.sum(n * w * c[0]), np.sum(n) * c[0] ** 2)
+        moments.append(((c[1:] + c[:-1]) / 2 / w).ravel())
+        products.append((n * w * np.diff(c)).ravel())
+        squares.append((n * np.diff(c**2)).ravel())
+    # Zeros take the value nearest to 0 whatever the step is.
+    started[1] += np.count_nonzero(weights == 0) * np.abs(levels).min() ** 2
+    order = np.argsort(np.concatenate(moments), kind="stable")
+    product = started[0] + np.cumsum(np.concatenate([[0.0], np.concatenate(products)[order]]))
+    square = started[1] + np.cumsum(np.concatenate([[0.0], np.concatenate(squares)[order]]))
+    best = int(np.argmax(np.divide(product**2, square, out=np.zeros_like(square), where=square > 0)))
+    return float(product[best] / square[best])
+
+
+def nearest_values(real: np.ndarray, grid: Grid) -> np.ndarray:
+    """The values of an evenly spaced grid nearest to `real`, int32."""
+    codes = np.clip(np.rint((real - grid.offset) / grid.step), 0, (1 << grid.bits) - 1)
+    return (grid.offset + grid.step * codes).astype(np.int32)
+
+
+def requantize(op: LinearOp, bits: int) -> LinearOp:
+    """The layer with weights of at most `bits` bits, each channel's step by `best_step`; scale and bias in new units.
+
+    Of the grids of that width it takes the one that comes nearer to all weights together. A layer whose weights need no
+    more bits as they are keeps them. The weights that were there become `real_weights`, in units of the new steps.
+    """
+    if op.grid.bits <= bits:
+        return replace(op, real_weights=op.weights.astype(np.float64))
+    return min((_on_grid(op, grid) for grid in grids(bits)), key=_squared_error)
+
+
+def _on_grid(op: LinearOp, grid: Grid) -> LinearOp:
+    old_scale, bias = op.weight_scale.astype(np.float64), op.bias.astype(np.float64)
+    step = np.array([best_step(channel, grid) for channel in op.weights])
+    step = np.maximum(step, np.maximum(np.abs(bias), 1) * _SMALLEST_SCALE)
+    scale = (old_scale * step).astype(np.float32)
+    step = scale / old_scale
+    real_weights = op.weights / step[:, None]
+    return replace(
+        op,
+        weights=nearest_values(real_weights, grid),
+        weight_scale=scale,
+        bias=np.rint(bias / step).astype(np.int32),
+        grid=grid,
+        real_weights=real_weights,
+    )
+
+
+def _squared_error(op: LinearOp) -> float:
+    assert op.real_weights is not None, "requantized"
+    return float(np.sum((op.weight_scale[:, None] * (op.real_weights - op.weights)) ** 2))
