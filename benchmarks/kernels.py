@@ -3,7 +3,7 @@
     python -m benchmarks.kernels                                 # every table
     python -m benchmarks.kernels --sections host --isa avx2      # some, with that instruction set
     python -m benchmarks.kernels --write docs/benchmarks.md      # and puts them into the page
-    python -m benchmarks.kernels --quick                         # small networks, few rounds: half a minute
+    python -m benchmarks.kernels --quick                         # small networks, few rounds: under a minute
 
 Prints Markdown. docs/benchmarks.md says how each figure is measured.
 """
