@@ -277,7 +277,10 @@ class _Builder:
         layer, quantizer = call.layer, self._plan.quantizers[id(call.layer)]
         config = layer.get_config()
         arguments = {key: config[key] for key in _TAKEN_OVER if key in config}
-        kernel = "depthwise" if "depth_multiplier" in config else "kernel"
+        kernel = "kernel"
+        if "depth_multiplier" in config:
+            kernel = "depthwise"
+            arguments.pop("groups", None)  # tf-keras has it there, always 1
         for what in ("regularizer", "constraint"):
             if config.get(f"{kernel}_{what}") is not None:
                 arguments[f"{kernel}_{what}"] = config[f"{kernel}_{what}"]
