@@ -19,8 +19,9 @@ import numpy as np
 
 from .linear import Grid, LinearOp
 
-#: A channel's scale is at least this share of its bias, so that the bias in units of it stays far within 32 bits.
-_SMALLEST_SCALE = 2.0**-22
+#: A step is at least this share of the bias, so that the bias in units of it stays within 32 bits. Only channels of
+#: hardly anything but zeros have smaller ones.
+_SMALLEST_STEP = 2.0**-30
 
 
 def grids(bits: int) -> tuple[Grid, ...]:
@@ -88,7 +89,7 @@ def requantize(op: LinearOp, bits: int) -> LinearOp:
 def _on_grid(op: LinearOp, grid: Grid) -> LinearOp:
     old_scale, bias = op.weight_scale.astype(np.float64), op.bias.astype(np.float64)
     step = np.array([best_step(channel, grid) for channel in op.weights])
-    step = np.maximum(step, np.maximum(np.abs(bias), 1) * _SMALLEST_SCALE)
+    step = np.maximum(step, np.maximum(np.abs(bias), 1) * _SMALLEST_STEP)
     scale = (old_scale * step).astype(np.float32)
     step = scale / old_scale
     real_weights = op.weights / step[:, None]

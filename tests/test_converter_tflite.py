@@ -6,7 +6,7 @@ From TensorFlow's own post-training quantization, made by hand, and those of MLP
 import functools
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -372,3 +372,146 @@ def test_any_stock_layer_packs_without_loss_or_stays(layer, bits):
     packed = convert(original, io="int8", bits=bits).tflite
     expected = run(StockInterpreter(model_content=original), 5)
     np.testing.assert_array_equal(run(kernels.Interpreter(model_content=packed), 5), expected)
+
+
+def test_a_convolution_without_a_bias_has_a_bias_of_zeros():
+    """The stock interpreter refuses the first and runs the second."""
+    kernel = np.random.default_rng(0).integers(-3, 4, (4, 3, 3, 2))
+    without = Layer("CONV_2D", kernel, np.float32([0.2]))
+    with_zeros = replace(without, bias=np.zeros(4, int))
+    packed = kernels.Interpreter(model_content=convert(without.file(), io="int8").tflite)
+    np.testing.assert_array_equal(run(packed, 5), run(StockInterpreter(model_content=with_zeros.file()), 5))
+
+
+CONV = Layer("CONV_2D", np.arange(-20, 16).reshape(2, 3, 3, 2), np.float32([0.02, 0.03]), bias=np.array([5, -9]))
+DEPTHWISE = Layer("DEPTHWISE_CONV_2D", np.arange(-20, 16).reshape(1, 3, 3, 4), np.float32([0.1]), bias=np.zeros(4, int))
+
+
+def quantization_of(tensor: int, **changes):
+    def change(model):
+        vars(model.tensors[tensor].quantization).update(changes)
+
+    return change
+
+
+def options_of(**changes):
+    def change(model):
+        vars(model.operators[0].builtinOptions).update(changes)
+
+    return change
+
+
+def tensor_of(tensor: int, **changes):
+    def change(model):
+        vars(model.tensors[tensor]).update(changes)
+
+    return change
+
+
+def without_options(model):
+    model.operators[0].builtinOptions, model.operators[0].builtinOptionsType = None, 0
+
+
+def computed_weights(model):
+    model.tensors[1].buffer = 0
+
+
+#: What is odd: (layer, change to its file, the reason that it stays stock); the input is tensor 0, weights 1, bias 2.
+ODD = {
+    "tanh": (CONV, options_of(fusedActivationFunction=ACTIVATIONS.TANH), "activation function is not known"),
+    "padding": (CONV, options_of(padding=2), "padding is not known"),
+    "stride": (CONV, options_of(strideW=0), r"stride \(1, 0\) .* is no step"),
+    "long stride": (replace(CONV, stride=(1, 300), same=True), lambda model: None, "stride and dilation 1 to 255"),
+    "no options": (CONV, without_options, "no weights or no options"),
+    "other options": (
+        CONV,
+        lambda model: vars(model.operators[0]).update(
+            builtinOptions=schema.Pool2DOptionsT(), builtinOptionsType=schema.BuiltinOptions.Pool2DOptions
+        ),
+        r"not \[output channels",
+    ),
+    "output shape": (CONV, options_of(strideW=2), r"stored as \[1, 4, 4, 2\], and its window gives \[4, 2\]"),
+    "input rank": (CONV, tensor_of(0, shape=[6, 6, 2]), r"not \[batch, height, width, channels\]"),
+    "groups": (replace(CONV, x_shape=(1, 6, 6, 3)), lambda model: None, "2 channels do not fit its 3 inputs"),
+    "groups and channels": (replace(CONV, x_shape=(1, 6, 6, 8)), lambda model: None, "2 channels do not fit its 8"),
+    "multiplier": (replace(DEPTHWISE, x_shape=(1, 6, 6, 3)), lambda model: None, "4 channels are no multiple of its 3"),
+    "depthwise batch": (DEPTHWISE, tensor_of(1, shape=[2, 3, 3, 2]), r"not \[1, height, width, channels\]"),
+    "computed weights": (CONV, computed_weights, "not constant int8"),
+    "weights' type": (DEPTHWISE, tensor_of(1, type=schema.TensorType.UINT8), "not constant int8 but uint8"),
+    "zero point": (CONV, quantization_of(1, zeroPoint=np.array([0, 3])), "weights have a zero point"),
+    "scale": (CONV, quantization_of(1, scale=np.float32([1, -1])), "not positive"),
+    "infinite scale": (CONV, quantization_of(0, scale=np.float32([np.inf])), "not positive"),
+    "number of scales": (CONV, quantization_of(1, scale=np.ones(3, np.float32)), "nor one for each channel"),
+    "scales of inputs": (CONV, quantization_of(1, quantizedDimension=3), "not those of channels"),
+    "scales of rows": (
+        replace(DEPTHWISE, scales=np.ones(4, np.float32)), quantization_of(1, quantizedDimension=0), "not those of",
+    ),
+    "input of 16 bits": (CONV, tensor_of(0, type=schema.TensorType.INT16), "int16, int8, int8: int8 is wanted"),
+    "bias of 64 bits": (CONV, tensor_of(2, type=schema.TensorType.INT64, shape=[1]), "bias is not constant int32"),
+    "bias of others": (replace(CONV, bias=np.zeros(3, int)), lambda model: None, "bias is not constant int32"),
+    "large bias": (replace(CONV, bias=np.array([2**31 - 1, 0])), lambda model: None, "32 bits"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+@pytest.mark.parametrize("name", ODD)
+def test_what_is_odd_stays_stock_and_says_why(name, bits):
+    layer, change, reason = ODD[name]
+    data = layer.file(change)
+    graph = Graph.read(data)
+    (note,) = raise_linear_ops(graph, bits)
+    assert re.search(f"^victim stays a stock {layer.kind}: .*{reason}", note), note
+    assert [graph.kind(op) for op in graph.operators] == [layer.kind]
+    with pytest.raises(ConversionError, match=r"^nothing to pack in this model: victim stays ") as raised:
+        convert(data, bits=bits)
+    assert "\n" not in str(raised.value)
+    # Without the change the layer packs, so the reason is the change.
+    sound = replace(layer, x_shape=(1, 6, 6, 2), bias=None)
+    assert raise_linear_ops(Graph.read(sound.file()), bits) == [] or name == "long stride"
+
+
+# ---- requantized
+
+
+def dequantized(data: bytes) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Weights [channels, features] and biases of a file's stock layers as real numbers, read from the file alone."""
+    graph = Graph.read(data)
+    layers = []
+    for op in graph.operators:
+        if graph.kind(op) not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+            continue
+        weights, bias = (graph.constant(int(tensor)).astype(np.float64) for tensor in op.inputs[1:3])
+        scale, bias_scale = (np.asarray(graph.tensor(int(t)).quantization.scale, float) for t in op.inputs[1:3])
+        if graph.kind(op) == "DEPTHWISE_CONV_2D":
+            weights = weights.reshape(-1, weights.shape[-1]).T
+        layers.append((weights.reshape(len(bias), -1) * scale[:, None], bias * bias_scale))
+    return layers
+
+
+@settings(deadline=None, max_examples=60)
+@given(stock_layers(), st.integers(1, 7))
+def test_requantized_layers_are_the_same_in_stock_ops_and_near_the_original(layer, bits):
+    original = layer.file()
+    files = {
+        target: convert(original, target=target, io="int8", bits=bits, first_last_bits=bits)
+        for target in ("packed", "int8")
+    }
+    (row,) = files["packed"].layers
+    assert row.weight_bits <= bits
+    assert row.distinct_values <= 2**bits
+    packed = kernels.Interpreter(model_content=files["packed"].tflite)
+    stock = StockInterpreter(model_content=files["int8"].tflite)
+    np.testing.assert_array_equal(run(packed, 5), run(stock, 5))
+    if layer.bias is None:
+        return
+    ((before, bias_before),) = dequantized(original)
+    ((after, bias_after),) = dequantized(files["int8"].tflite)
+    # A channel on the grid of all 2^bits values up to its largest weight, rounded, is never nearer.
+    largest = np.abs(before).max(axis=1, keepdims=True)
+    step = np.maximum(largest, 1e-30) / (max(2 ** (bits - 1) - 1, 1))
+    rounded = step * np.rint(before / step)
+    assert np.sum((after - before) ** 2) <= np.sum((rounded - before) ** 2) * (1 + 1e-5) or bits == 1
+    scale = Graph.read(files["int8"].tflite)
+    unit = np.asarray(scale.tensor(int(scale.operators[0].inputs[2])).quantization.scale, float)
+    # Half a unit, and float32's rounding of the scales.
+    assert np.all(np.abs(bias_after - bias_before) <= unit / 2 + np.abs(bias_before) * 1e-6)
