@@ -1,0 +1,126 @@
+"""Post-training quantization: a float model and some inputs in, a model in stage 2 out, without training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from .float_graph import FloatGraph, Tensor
+from .kernel_layer import KernelLayer
+from .quantize import Twin, build_twin
+from .recipe import Recipe
+from .stages import set_stage
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """What quantization did to one layer.
+
+    Attributes:
+        layer: its name.
+        bits: of its weights.
+        sqnr_db: of its output on the calibration against the float model's, all layers before it quantized too.
+    """
+
+    layer: str
+    bits: int
+    sqnr_db: float
+
+
+@dataclass(frozen=True)
+class PostTraining:
+    """A model quantized without training.
+
+    Attributes:
+        model: in stage 2, ready for conversion.
+        layers: in the order of computation.
+        output_sqnr_db: of the model's outputs on the calibration.
+        left: a line for each layer that stayed in float.
+        samples: how many of the calibration were used.
+    """
+
+    model: tf.keras.Model
+    layers: list[LayerError]
+    output_sqnr_db: float
+    left: list[str]
+    samples: int
+
+
+def quantize_post_training(model: tf.keras.Model, calibration: Any, recipe: Recipe | None = None) -> PostTraining:
+    """Quantizes a float model on real inputs, without labels and without training.
+
+    1. Batch normalizations fold into the layers before them.
+    2. Each activation gets the range whose grid gives its values back with the least squared error.
+    3. Each output channel of a kernel gets the clip and the gain with the least squared error.
+    4. Layer by layer, what quantization (here and in all layers before) adds to the mean of each output channel is
+       taken off its bias (Nagel et al. 2019, arXiv 1906.04721, section 4.2, on real inputs).
+
+    Args:
+        model, recipe: see `quantize_model`.
+        calibration: see `quantize_model`; some hundred inputs.
+
+    Raises:
+        ValueError: see `quantize_model`.
+    """
+    twin = build_twin(model, recipe or Recipe(), calibration)
+    set_stage(twin.model, 2)
+    assert twin.calibration is not None, "build_twin has checked it"
+    inputs = [tf.constant(array) for array in twin.calibration]
+    wanted = {tensor for tensors in twin.pairs.values() for tensor in tensors}
+    expected = _values(twin.graph, inputs, wanted | set(twin.graph.output_tensors))
+    layers = _correct_biases(twin, inputs, expected)
+    quantized = FloatGraph.of(twin.model)
+    found = _values(quantized, inputs, set(quantized.output_tensors))
+    pairs = [
+        (expected[a], found[b]) for a, b in zip(twin.graph.output_tensors, quantized.output_tensors, strict=True)
+    ]
+    signal, noise = (sum(float(np.sum(np.square(part))) for part in parts) for parts in _signal_and_noise(pairs))
+    return PostTraining(twin.model, layers, _decibel(signal, noise), twin.left, len(inputs[0]))
+
+
+def _values(graph: FloatGraph, inputs: list[Any], wanted: set[Tensor]) -> dict[Tensor, np.ndarray]:
+    found = {}
+    for number, outputs in graph.run(inputs):
+        found |= {(number, i): output.numpy() for i, output in enumerate(outputs) if (number, i) in wanted}
+    return found
+
+
+def _correct_biases(twin: Twin, inputs: list[Any], expected: dict[Tensor, np.ndarray]) -> list[LayerError]:
+    graph = FloatGraph.of(twin.model)
+    uses: dict[str, int] = {}
+    errors = []
+    for number, outputs in graph.run(inputs):
+        layer = graph.calls[number].layer
+        if not isinstance(layer, KernelLayer):
+            continue
+        use = uses[layer.name] = uses.get(layer.name, -1) + 1
+        floating = expected[twin.pairs[layer.name][use]]
+        if len(twin.pairs[layer.name]) == 1:  # a shared layer has one bias for all its inputs
+            axes = tuple(range(floating.ndim - 1))
+            shift = (floating.astype(np.float64) - outputs[0].numpy()).mean(axis=axes).astype(np.float32)
+            _add_to_bias(layer, shift)
+            outputs[0] += shift  # for the layers behind it
+        signal, noise = _signal_and_noise([(floating, outputs[0].numpy())])
+        errors.append(
+            LayerError(layer.name, layer.kernel_quantizer.bits, _decibel(*(float(np.sum(x[0] ** 2)) for x in (signal, noise))))
+        )
+    return errors
+
+
+def _add_to_bias(layer: KernelLayer, shift: np.ndarray) -> None:
+    if layer.normalization is not None:
+        layer.normalization.beta.assign_add(shift)
+    else:
+        layer.bias.assign_add(shift / tf.convert_to_tensor(layer.gain))
+
+
+def _signal_and_noise(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    wide = [(a.astype(np.float64), b.astype(np.float64)) for a, b in pairs]
+    return [a for a, _ in wide], [a - b for a, b in wide]
+
+
+def _decibel(signal: float, noise: float) -> float:
+    return 10 * float(np.log10(signal / noise)) if noise > 0 and signal > 0 else float("inf")
