@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from . import folding, markers, numerics, quantizers, stages
+from . import folding, markers, numerics, quantizers, regularizers, stages
 from .normalization import QuantBatchNormalization
 
 GAINS = ("scalar", "channel", None)
@@ -282,6 +282,13 @@ class KernelLayer(tf.keras.layers.Layer):
 
         scale, offset = numerics.straight_through(deployed)(scale, offset)
         return scale, offset
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> KernelLayer:
+        # In .h5 files and SavedModels tf-keras looks for classes by their bare names.
+        parts = (regularizers.TargetDistribution, QuantBatchNormalization)
+        with tf.keras.utils.custom_object_scope({part.__name__: part for part in parts}):
+            return super().from_config(config)
 
     def get_config(self) -> dict[str, Any]:
         normalization = self.normalization

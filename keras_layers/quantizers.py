@@ -239,7 +239,9 @@ def get(identifier: Quantizer | dict[str, Any] | None) -> Quantizer:
     if identifier is None:
         return Linear(8)
     if isinstance(identifier, dict):
-        identifier = tf.keras.utils.deserialize_keras_object(identifier)
+        # In .h5 files and SavedModels tf-keras looks for classes by their bare names.
+        with tf.keras.utils.custom_object_scope({"Linear": Linear, "Tanh": Tanh}):
+            identifier = tf.keras.utils.deserialize_keras_object(identifier)
     if not isinstance(identifier, Quantizer):
         raise TypeError(f"kernel_quantizer must be a quantizer such as quantizers.Tanh(bits=4), not {identifier!r}")
     return identifier
