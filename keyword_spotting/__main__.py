@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from subbyte.converter.logs import silence_native_logs
 
-from .models import ARCHITECTURES
+from .models import NAMES
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,8 +19,9 @@ def parser() -> argparse.ArgumentParser:
     everywhere = argparse.ArgumentParser(add_help=False)
     everywhere.add_argument("--data_dir", help="recordings; default: $SUBBYTE_DATA, else synthetic speech is made")
 
-    add = commands.add_parser("train", parents=[everywhere], help="train one of the paper's models")
-    add.add_argument("--model", required=True, choices=ARCHITECTURES)
+    add = commands.add_parser("train", parents=[everywhere], help="train a model")
+    add.add_argument("--model", required=True, choices=NAMES)
+    add.add_argument("--bits", type=int, choices=range(1, 9), help="of the weights, in place of the model's own")
     add.add_argument("--output", required=True, help="the .keras file; its normalization goes beside it as .npz")
     add.add_argument("--seed", type=int, default=0)
     add.add_argument("--epochs", type=int, help="default: the recipe's")
@@ -49,7 +50,7 @@ def run_train(flags: argparse.Namespace) -> None:
     if not flags.output.endswith(".keras"):
         raise ValueError(f"--output={flags.output}: the name must end in .keras")
     dataset = Dataset.load(flags.data_dir, progress=True)
-    trained = train(flags.model, dataset, flags.seed, flags.epochs, progress=True)
+    trained = train(flags.model, dataset, flags.seed, flags.epochs, bits=flags.bits, progress=True)
     trained.save(flags.output)
     logits = moving_average(keras_logits(trained.model, trained.normalization(dataset.dev.views())))
     console = Console()

@@ -1,9 +1,12 @@
-"""The models M0 to M6 of the paper (arXiv 2207.06920, tables 1 and 5): six hidden layers, narrow and wide in turn.
+"""The models M0 to M6 of the paper (arXiv 2207.06920, tables 1 and 5), and two small convolutional ones.
 
     from subbyte.keyword_spotting import models
     network = models.model("M4", classes=7)
+    network = models.model("ds_cnn", classes=7, bits=4)
 
-Every hidden layer is dense, batch normalisation, clipped ReLU. M0 is the float model of the same shape.
+M0 to M6 have six hidden layers, narrow and wide in turn: dense, batch normalisation, clipped ReLU. M0 is the float model
+of the same shape. `ds_cnn` and `tc_resnet` are float models; with bits they are made quantized by
+`subbyte.keras_layers.quantize_model`.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .features import INPUTS
+from .features import INPUTS, KEPT_FRAMES, MEL_BINS
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -51,6 +54,61 @@ ARCHITECTURES = {
 }
 
 
+def _depthwise_separable(classes: int, dropout: float) -> tf.keras.Model:
+    """DS-CNN of MLPerf Tiny's keyword spotting (after arXiv 1711.07128): 64 channels, four separable blocks."""
+    import tensorflow as tf
+
+    layers = tf.keras.layers
+
+    def normalized(x: Any, layer: Any) -> Any:
+        return layers.ReLU()(layers.BatchNormalization(momentum=MOMENTUM)(layer(x)))
+
+    x = inputs = tf.keras.Input((INPUTS,))
+    x = layers.Reshape((KEPT_FRAMES, MEL_BINS, 1))(x)
+    x = normalized(x, layers.Conv2D(64, (10, 4), 2, "same", use_bias=False, name="stem"))
+    for block in range(1, 5):
+        x = normalized(x, layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=f"block{block}_depthwise"))
+        x = normalized(x, layers.Conv2D(64, 1, use_bias=False, name=f"block{block}_pointwise"))
+    x = layers.Dropout(dropout)(layers.GlobalAveragePooling2D()(x))
+    return tf.keras.Model(inputs, layers.Dense(classes, name="classifier")(x), name="ds_cnn")
+
+
+def _temporal_residual(classes: int, dropout: float) -> tf.keras.Model:
+    """TC-ResNet8 (arXiv 1904.03814): mel bands are channels, windows of 9 frames, three residual blocks."""
+    import tensorflow as tf
+
+    layers = tf.keras.layers
+
+    def normalized(x: Any, name: str, channels: int, size: int, strides: int = 1) -> Any:
+        convolution = layers.Conv1D(channels, size, strides, "same", use_bias=False, name=name)
+        return layers.BatchNormalization(momentum=MOMENTUM)(convolution(x))
+
+    x = inputs = tf.keras.Input((INPUTS,))
+    x = layers.Reshape((KEPT_FRAMES, MEL_BINS))(x)
+    x = layers.ReLU()(normalized(x, "stem", 16, 3))
+    for block, channels in enumerate((24, 32, 48), start=1):
+        y = layers.ReLU()(normalized(x, f"block{block}_a", channels, 9, 2))
+        y = normalized(y, f"block{block}_b", channels, 9)
+        x = layers.ReLU()(normalized(x, f"block{block}_shortcut", channels, 1, 2))
+        x = layers.ReLU()(layers.Add()([x, y]))
+    x = layers.Dropout(dropout)(layers.GlobalAveragePooling1D()(x))
+    return tf.keras.Model(inputs, layers.Dense(classes, name="classifier")(x), name="tc_resnet")
+
+
+#: Float models that `quantize_model` makes quantized.
+CONVOLUTIONAL = {"ds_cnn": _depthwise_separable, "tc_resnet": _temporal_residual}
+NAMES = (*ARCHITECTURES, *CONVOLUTIONAL)
+
+
+def is_float(name: str, bits: int | None = None) -> bool:
+    """Whether a model trains in float: M0, and a convolutional one of which no bits are asked.
+
+    Raises:
+        ValueError: there is no such model, or it cannot be built.
+    """
+    return bits is None if name in CONVOLUTIONAL else FLOAT in architecture(name).bits
+
+
 def architecture(name: str) -> Architecture:
     """The architecture called `name`, one of M0 to M6.
 
@@ -58,7 +116,7 @@ def architecture(name: str) -> Architecture:
         ValueError: there is no such model, or it cannot be built.
     """
     if name not in ARCHITECTURES:
-        raise ValueError(f"no model {name!r}: choose one of {', '.join(ARCHITECTURES)}")
+        raise ValueError(f"no model {name!r}: choose one of {', '.join(NAMES)}")
     found = ARCHITECTURES[name]
     if found.activation_bits == 16:
         raise ValueError(f"{name} needs 16-bit activations, which are not built yet; use M2")
@@ -71,20 +129,24 @@ def model(
     quantizer: Callable[..., Any] | None = None,
     bits: int | None = None,
     dropout: float = 0.0,
-) -> tf.keras.Sequential:
+) -> tf.keras.Model:
     """An untrained Keras model from normalised features [batch, 540] to logits [batch, classes].
 
     Args:
-        name: M0 to M6.
+        name: M0 to M6, ds_cnn or tc_resnet.
         classes: outputs: the keywords and "other".
         quantizer: called with `bits=`, gives the kernel quantizer of a layer; default
-            `subbyte.keras_layers.quantizers.Tanh`, the paper's.
-        bits: weight bits of every layer in place of the model's own.
+            `subbyte.keras_layers.quantizers.Tanh`, the paper's, and for a convolutional model `Linear`.
+        bits: weight bits of every layer in place of the model's own; of a convolutional model those of all layers but
+            the first and the last, which have 8.
         dropout: share of the hidden activations that training drops; nothing of it is deployed.
 
     Raises:
-        ValueError: no such model, or M0 with a quantizer or bits.
+        ValueError: no such model, or a float model with a quantizer or bits.
     """
+    if name in CONVOLUTIONAL:
+        network = CONVOLUTIONAL[name](classes, dropout)
+        return network if is_float(name, bits) else quantized(network, bits or 8, quantizer)
     plan = architecture(name)
     if FLOAT in plan.bits:
         if quantizer is not None or bits is not None:
@@ -92,6 +154,16 @@ def model(
         return _float_model(plan, classes, dropout)
     plan = plan if bits is None else Architecture(plan.units, (bits,) * 7)
     return _quantized_model(plan, classes, quantizer, dropout)
+
+
+def quantized(
+    network: tf.keras.Model, bits: int, quantizer: Callable[..., Any] | None = None, calibration: Any = None
+) -> tf.keras.Model:
+    """The quantization-aware twin of a float model; see `subbyte.keras_layers.quantize_model`."""
+    from subbyte import keras_layers as ql
+
+    chosen = quantizer or ql.quantizers.Linear
+    return ql.quantize_model(network, ql.Recipe(bits=bits, quantizer=lambda width: chosen(bits=width)), calibration)
 
 
 def _float_model(plan: Architecture, classes: int, dropout: float) -> tf.keras.Sequential:

@@ -1,7 +1,8 @@
-"""Trains M0 to M6 on a dataset: the paper's two stages at a small scale.
+"""Trains the keyword models on a dataset: the paper's two stages at a small scale.
 
 Stage 1 takes most updates while a cosine lowers the learning rate; stage 2, about 7 % of the updates, quantizes
-everything else at the lowest rate (arXiv 2207.06920, sections 4.2, 4.3 and 6.3).
+everything else at the lowest rate (arXiv 2207.06920, sections 4.2, 4.3 and 6.3). M0 to M6 start from random weights; a
+convolutional model with bits starts from its float form, which is trained first.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .augment import Augmentation, training_windows
 from .data import Dataset
 from .features import Normalization
-from .models import architecture, model
+from .models import CONVOLUTIONAL, is_float, model, quantized
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -42,7 +43,11 @@ class Recipe:
         label_smoothing: of the cross-entropy.
         dropout: see `models.model`.
         augmentation: how windows are made.
-        xla: compile the training step; worth the seconds it takes except for a few epochs.
+        xla: compile the training step; worth the seconds it takes except for a few epochs. Convolutional models are
+            never compiled: XLA's depthwise convolutions take five times as long on a processor.
+        fine_tuning: share of the epochs that a quantized model which starts from a float one trains, at least two.
+        fine_tuning_rate: share of the learning rate for that.
+        calibration: windows from which such a model takes its ranges.
     """
 
     windows: int = 65_536
@@ -55,6 +60,9 @@ class Recipe:
     dropout: float = 0.1
     augmentation: Augmentation = field(default_factory=Augmentation)
     xla: bool = True
+    fine_tuning: float = 0.3
+    fine_tuning_rate: float = 0.25
+    calibration: int = 512
 
 
 @dataclass(frozen=True)
@@ -87,11 +95,12 @@ def train(
     quantizer: Callable[..., Any] | None = None,
     bits: int | None = None,
     progress: bool = False,
+    start: tf.keras.Model | None = None,
 ) -> Trained:
     """Trains one model on the training split.
 
     Args:
-        name: M0 to M6.
+        name: M0 to M6, ds_cnn or tc_resnet.
         dataset: where windows come from.
         seed: of the windows, the initial weights and their order.
         epochs: in place of the recipe's.
@@ -99,6 +108,7 @@ def train(
         quantizer: see `models.model`.
         bits: see `models.model`.
         progress: shows a bar.
+        start: for a convolutional model with bits, the trained float model; without it one is trained first.
 
     Raises:
         ValueError: no such model, or fewer epochs than its stages need.
@@ -107,40 +117,54 @@ def train(
 
     recipe, begin = recipe or Recipe(), time.perf_counter()
     epochs = recipe.epochs if epochs is None else epochs
-    stage_two = second_stage_epochs(name, epochs, recipe.second_stage)
+    second_stage_epochs(name, epochs, recipe.second_stage, bits)
     tf.keras.utils.set_random_seed(seed)
-    network = model(name, dataset.classes, quantizer, bits, recipe.dropout)
+    starts_in_float = name in CONVOLUTIONAL
+    network = start if starts_in_float else model(name, dataset.classes, quantizer, bits, recipe.dropout)
     raw, labels = training_windows(dataset.train, recipe.windows, dataset.classes, recipe.augmentation, seed)
     normalization = Normalization.fit(raw)
-    inputs = normalization(raw)
-    updates = (epochs - stage_two) * -(-len(inputs) // recipe.batch_size)
-    first_rate = recipe.learning_rate or learning_rate(name, quantizer)
-    rate = tf.keras.optimizers.schedules.CosineDecay(first_rate, updates, alpha=recipe.final_rate)
-    loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
-    network.compile(optimizer=tf.keras.optimizers.Adam(rate), loss=loss, jit_compile=recipe.xla)
-    callbacks = [_two_stages(stage_two)] if stage_two else []
-    with _bar(f"Training {name}", epochs) if progress else nullcontext(lambda: None) as advance:
-        callbacks.append(tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: advance()))
-        targets = tf.one_hot(labels, dataset.classes).numpy()
-        network.fit(inputs, targets, recipe.batch_size, epochs, verbose=0, callbacks=callbacks)
+    inputs, targets = normalization(raw), tf.one_hot(labels, dataset.classes).numpy()
+    rate = recipe.learning_rate or learning_rate(name, quantizer, bits)
+
+    def fit(network: tf.keras.Model, title: str, epochs: int, stage_two: int, rate: float) -> None:
+        updates = (epochs - stage_two) * -(-len(inputs) // recipe.batch_size)
+        decay = tf.keras.optimizers.schedules.CosineDecay(rate, updates, alpha=recipe.final_rate)
+        loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
+        xla = recipe.xla and name not in CONVOLUTIONAL
+        network.compile(optimizer=tf.keras.optimizers.Adam(decay), loss=loss, jit_compile=xla)
+        callbacks = [_two_stages(stage_two)] if stage_two else []
+        with _bar(f"Training {title}", epochs) if progress else nullcontext(lambda: None) as advance:
+            callbacks.append(tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: advance()))
+            network.fit(inputs, targets, recipe.batch_size, epochs, verbose=0, callbacks=callbacks)
+
+    if starts_in_float and network is None:
+        network = model(name, dataset.classes, dropout=recipe.dropout)
+        fit(network, name, epochs, 0, rate)
+    elif not starts_in_float:
+        fit(network, name, epochs, second_stage_epochs(name, epochs, recipe.second_stage, bits), rate)
+    if starts_in_float and not is_float(name, bits):
+        network = quantized(network, bits or 8, quantizer, inputs[: recipe.calibration])
+        epochs = max(2, round(recipe.fine_tuning * epochs))
+        stage_two = max(1, round(recipe.second_stage * epochs))
+        fit(network, f"{name} at {bits} bits", epochs, stage_two, rate * recipe.fine_tuning_rate)
     return Trained(network, normalization, time.perf_counter() - begin)
 
 
-def learning_rate(name: str, quantizer: Callable[..., Any] | None = None) -> float:
+def learning_rate(name: str, quantizer: Callable[..., Any] | None = None, bits: int | None = None) -> float:
     """Adam's first learning rate for a model and its kernel quantizer; an unknown quantizer trains as Linear does."""
-    if architecture(name).activation_bits > 16:
+    if is_float(name, bits) or name in CONVOLUTIONAL:
         return LEARNING_RATES["float"]
     kind = "Tanh" if quantizer is None else getattr(quantizer, "__name__", "")
     return LEARNING_RATES.get(kind, LEARNING_RATES["Linear"])
 
 
-def second_stage_epochs(name: str, epochs: int, share: float) -> int:
-    """Epochs of stage 2 among `epochs`: none for the float model, at least one otherwise.
+def second_stage_epochs(name: str, epochs: int, share: float, bits: int | None = None) -> int:
+    """Epochs of stage 2 among `epochs`: none for a float model, at least one otherwise.
 
     Raises:
         ValueError: too few epochs for the model's stages.
     """
-    stages = 1 if architecture(name).activation_bits > 16 else 2
+    stages = 1 if is_float(name, bits) else 2
     if epochs < stages:
         raise ValueError(f"{name} trains in {stages} stages and needs at least {stages} epochs, not {epochs}")
     return max(1, round(share * epochs)) if stages == 2 else 0
