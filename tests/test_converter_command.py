@@ -167,6 +167,9 @@ def test_bad_inputs_to_verify_on_are_one_line(name, run, files, output):
     [
         (["--target=int3"], "--target=int3.*packed"),
         (["--io=uint8"], "--io=uint8.*float32"),
+        (["--bits=0"], r"--bits=0.*\[1, 8\]"),
+        (["--bits=four"], "--bits=four"),
+        (["--bits=4", "--first_last_bits=9"], r"--first_last_bits=9.*\[1, 8\]"),
         (["--modle=x"], "modle.*--help lists the flags"),
         (["stray.keras"], "unexpected argument 'stray.keras'"),
         (["--model="], "cannot read|no model|folder"),
@@ -199,6 +202,26 @@ def test_a_conversion_is_written_and_reported(run, files, output):
         assert text in done.out
     assert "FAILED" not in done.out
     kernels.Interpreter(model_content=output.read_bytes()).allocate_tensors()
+
+
+def test_bits_requantize_a_tflite_and_tell_how_often_the_answer_stays(run, files, output):
+    arguments = [f"--model={files / 'int8.tflite'}", f"--verify={files / 'x.npz'}", "--bits=1", "--first_last_bits=1"]
+    done = run(*arguments, f"--output={output}")
+    assert (done.status, done.err) == (0, [])
+    agreement = re.search(r"its largest is the original's on ([0-9.]+)% of the inputs", done.out)
+    assert agreement, done.out
+    assert "any: fewer bits" in done.out
+    assert output.read_bytes() == convert(files / "int8.tflite", bits=1, first_last_bits=1).tflite
+    report = json.loads(run(*arguments, "--json").out)
+    assert [layer["weight_bits"] for layer in report["layers"]] == [1, 1]
+    assert report["verification"][-1]["same_top"] == pytest.approx(float(agreement[1]) / 100, abs=6e-4)
+
+
+def test_bits_are_not_for_a_keras_model(run, files, output):
+    assert_one_line(
+        run(f"--model={files / 'good.keras'}", "--bits=4", f"--output={output}"), "--bits requantizes an int8"
+    )
+    assert_untouched(output)
 
 
 def test_json_is_the_whole_output_and_has_the_same_numbers(run, files, output):

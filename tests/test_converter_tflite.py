@@ -5,8 +5,10 @@ From TensorFlow's own post-training quantization, made by hand, and those of MLP
 
 import functools
 import math
+import os
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -480,11 +482,12 @@ def dequantized(data: bytes) -> list[tuple[np.ndarray, np.ndarray]]:
     for op in graph.operators:
         if graph.kind(op) not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
             continue
-        weights, bias = (graph.constant(int(tensor)).astype(np.float64) for tensor in op.inputs[1:3])
-        scale, bias_scale = (np.asarray(graph.tensor(int(t)).quantization.scale, float) for t in op.inputs[1:3])
-        if graph.kind(op) == "DEPTHWISE_CONV_2D":
-            weights = weights.reshape(-1, weights.shape[-1]).T
-        layers.append((weights.reshape(len(bias), -1) * scale[:, None], bias * bias_scale))
+        constants = [int(tensor) for tensor in op.inputs[1:] if tensor >= 0]
+        weights, *bias = (graph.constant(tensor).astype(np.float64) for tensor in constants)
+        scale, *bias_scale = (np.asarray(graph.tensor(tensor).quantization.scale, float) for tensor in constants)
+        rows = weights.reshape(-1, weights.shape[-1]).T if graph.kind(op) == "DEPTHWISE_CONV_2D" else weights
+        rows = rows.reshape(len(rows), -1)
+        layers.append((rows * scale[:, None], bias[0] * bias_scale[0] if bias else np.zeros(len(rows))))
     return layers
 
 
@@ -502,8 +505,6 @@ def test_requantized_layers_are_the_same_in_stock_ops_and_near_the_original(laye
     packed = kernels.Interpreter(model_content=files["packed"].tflite)
     stock = StockInterpreter(model_content=files["int8"].tflite)
     np.testing.assert_array_equal(run(packed, 5), run(stock, 5))
-    if layer.bias is None:
-        return
     ((before, bias_before),) = dequantized(original)
     ((after, bias_after),) = dequantized(files["int8"].tflite)
     # A channel on the grid of all 2^bits values up to its largest weight, rounded, is never nearer.
@@ -515,3 +516,126 @@ def test_requantized_layers_are_the_same_in_stock_ops_and_near_the_original(laye
     unit = np.asarray(scale.tensor(int(scale.operators[0].inputs[2])).quantization.scale, float)
     # Half a unit, and float32's rounding of the scales.
     assert np.all(np.abs(bias_after - bias_before) <= unit / 2 + np.abs(bias_before) * 1e-6)
+
+
+@functools.cache
+def three_convolutions() -> bytes:
+    """The kinds after one another, of random weights, with average pooling and Softmax behind."""
+    rng = np.random.default_rng(6)
+    shapes = ((3, 3, 2, 24), (3, 3, 24, 1), (1, 1, 24, 20))
+    first, depthwise, pointwise = (rng.normal(0, 0.3, shape).astype(np.float32) for shape in shapes)
+    dense = rng.normal(0, 1, (20, 60)).astype(np.float32)
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 9, 8, 2), tf.float32)])
+    def call(x):
+        x = tf.nn.relu(tf.nn.conv2d(x, first, 1, "SAME"))
+        x = tf.nn.relu(tf.nn.depthwise_conv2d(x, depthwise, (1, 2, 2, 1), "SAME"))
+        x = tf.nn.relu(tf.nn.conv2d(x, pointwise, 1, "VALID"))
+        return tf.nn.softmax(tf.matmul(tf.reshape(tf.nn.avg_pool2d(x, (5, 4), (5, 4), "VALID"), (1, 20)), dense))
+
+    return quantized(call, (9, 8, 2))
+
+
+def widths(result) -> list[int]:
+    return [layer.weight_bits for layer in result.layers]
+
+
+def test_the_first_and_the_last_layer_have_their_own_width():
+    original = three_convolutions()
+    assert widths(convert(original, bits=4)) == [8, 4, 4, 8]
+    assert widths(convert(original, bits=3, first_last_bits=3)) == [3, 3, 3, 3]
+    assert widths(convert(original, bits=5, first_last_bits=6)) == [6, 5, 5, 6]
+    # What needs fewer bits as it is has them.
+    assert widths(convert(of_kind("binary"), bits=4)) == [1, 1]
+
+
+def test_requantized_layers_tell_their_noise():
+    result = convert(three_convolutions(), bits=4, target="int8")
+    exact, *low, exact_too = [layer.sqnr_db for layer in result.layers]
+    assert exact == exact_too == math.inf
+    before, after = dequantized(three_convolutions()), dequantized(result.tflite)
+    for found, (old, _), (new, _) in zip(low, before[1:-1], after[1:-1], strict=True):
+        # The report weighs channels by their steps, this by their scales; a channel of few weights has other steps.
+        assert found == pytest.approx(10 * np.log10(np.sum(old**2) / np.sum((new - old) ** 2)), abs=2)
+        assert 18 < found < 32
+
+
+def test_verification_tells_how_often_the_answer_is_the_originals():
+    original = three_convolutions()
+    conversion = Conversion.start(original, bits=2, first_last_bits=2)
+    x = samples((9, 8, 2))[:, 0]
+    *exact, agreement = verify(conversion, {next(iter(conversion.graph.named("inputs"))): x})
+    assert {comparison.against for comparison in exact} == {"int8 target"}
+    assert all(comparison.differing == 0 and comparison.same_top is None for comparison in exact)
+    # The same by the files themselves.
+    outputs = []
+    for interpreter in (
+        kernels.Interpreter(model_content=convert(original, io="int8", bits=2, first_last_bits=2).tflite),
+        StockInterpreter(model_content=original),
+    ):
+        interpreter.allocate_tensors()
+        (source,), (sink,) = interpreter.get_input_details(), interpreter.get_output_details()
+        scale, zero_point = source["quantization"]
+        codes = np.clip(np.rint(x / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
+        outputs.append([])
+        for sample in codes:
+            interpreter.set_tensor(source["index"], sample[None])
+            interpreter.invoke()
+            outputs[-1].append(interpreter.get_tensor(sink["index"])[0].astype(int))
+    ours, theirs = map(np.array, outputs)
+    assert (agreement.against, agreement.bound, agreement.passed) == ("original", None, True)
+    assert agreement.same_top == np.mean(ours.argmax(axis=1) == theirs.argmax(axis=1))
+    assert 0 < agreement.same_top < 1
+    assert (agreement.codes, agreement.differing) == (ours.size, np.count_nonzero(ours != theirs))
+    assert agreement.largest == np.abs(ours - theirs).max()
+
+
+# ---- published models
+
+PUBLISHED = ("kws_ref_model.tflite", "str_ww_ref_model.tflite", "kws_ref_model_float32.tflite")
+
+
+def published(name: str) -> bytes:
+    folder = os.environ.get("SUBBYTE_DATA")
+    path = Path(folder or ".") / "mlperf_tiny_kws" / name
+    if not folder or not path.is_file():
+        pytest.skip(f"SUBBYTE_DATA names no folder with mlperf_tiny_kws/{name}")
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("name", PUBLISHED[:2])
+def test_published_models_are_the_same_in_8_bits_and_all_packed(name):
+    original = published(name)
+    packed = convert(original, io="int8", bits=8)
+    expected = run(StockInterpreter(model_content=original), 30)
+    np.testing.assert_array_equal(run(kernels.Interpreter(model_content=packed.tflite), 30), expected)
+    assert packed.notes == []
+    assert len(packed.tflite) < 0.8 * len(original)
+    narrow = {target: convert(original, target=target, io="int8", bits=4) for target in ("packed", "int8")}
+    first, *between, last = widths(narrow["packed"])
+    assert between == [4] * (len(packed.layers) - 2)
+    # 7 where the layer has 128 values at most.
+    assert min(first, last) >= 7
+    assert len(narrow["packed"].tflite) < 0.5 * len(original)
+    np.testing.assert_array_equal(
+        run(kernels.Interpreter(model_content=narrow["packed"].tflite), 30),
+        run(StockInterpreter(model_content=narrow["int8"].tflite), 30),
+    )
+
+
+def test_published_models_without_loss():
+    with pytest.raises(ConversionError, match=r"like 9 more: .* need 8 bits; --bits requantizes an int8 .tflite"):
+        convert(published(PUBLISHED[0]))
+    # Its first and its last layer have 71 and 74 values.
+    original = published(PUBLISHED[1])
+    result = convert(original, io="int8")
+    assert widths(result) == [7, 7]
+    assert re.search("stays a stock CONV_2D, like 6 more: .* need 8 bits$", "; ".join(result.notes))
+    np.testing.assert_array_equal(
+        run(kernels.Interpreter(model_content=result.tflite), 30), run(StockInterpreter(model_content=original), 30)
+    )
+
+
+def test_the_published_float_model_is_refused():
+    with pytest.raises(ConversionError, match="weights are dynamic-range, with float32 activations; quantize it"):
+        convert(published(PUBLISHED[2]), bits=4)
