@@ -129,11 +129,11 @@ def _linear_op(graph: Graph, op: Any) -> LinearOp:
     x, kernel, y = int(op.inputs[0]), int(op.inputs[1]), int(op.outputs[0])
     x_parameters, y_parameters = graph.quantization(x), graph.quantization(y)
     if x_parameters is None or y_parameters is None:
-        types = ", ".join(_TYPE_NAMES[graph.tensor(tensor).type] for tensor in (x, kernel, y))
+        types = ", ".join(_type_name(graph, tensor) for tensor in (x, kernel, y))
         raise _StaysStock(f"its input, weights and output are {types}: int8 is wanted, with one scale for each tensor")
     stored = graph.constant(kernel) if graph.tensor(kernel).type == TensorType.INT8 else None
     if stored is None or not stored.size:
-        raise _StaysStock(f"its weights are not constant int8 but {_TYPE_NAMES[graph.tensor(kernel).type]}")
+        raise _StaysStock(f"its weights are {_type_name(graph, kernel)}: constant int8 is wanted")
     window = _READERS[graph.kind(op)](graph, op, stored)
     if window.activation not in _RELU_ENDS:
         raise _StaysStock("its activation function is not known")
@@ -157,6 +157,11 @@ def _linear_op(graph: Graph, op: Any) -> LinearOp:
         keep_dims=window.keep_dims,
         stock=True,
     )
+
+
+def _type_name(graph: Graph, tensor: int) -> str:
+    number = graph.tensor(tensor).type
+    return _TYPE_NAMES.get(number, f"of the unknown type {number}")
 
 
 def _channel_scales(parameters: Any, window: _Window, activation_scales: tuple[float, float]) -> np.ndarray:
