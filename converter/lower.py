@@ -21,7 +21,7 @@ from subbyte.schemas.packed_layer import Geometry, Op, Padding
 from .errors import ConversionError
 from .flatbuffer import TensorType, schema
 from .graph import Graph
-from .linear import Grid, LinearOp, clamp_codes
+from .linear import Grid, LinearOp, clamp_codes, smallest_grid
 from .targets import PACKED_OPS
 
 #: Our layers, marked by Keras or packed already.
@@ -38,6 +38,10 @@ _FUSED = {value: name for name, value in vars(schema.ActivationFunctionType).ite
 
 # A scale below this share of the offset would need a bias beyond float32's integers.
 _SMALLEST_SCALE = 2.0**-22
+
+# Share of the bytes of 8-bit weights that a smaller grid, its codebook included, may take: more does not pay for the
+# time that 6 and 7 bits cost.
+_WORTHWHILE = 0.8
 
 # One step of the sum runs through all codes; the stock interpreter's fast kernels refuse it.
 _LARGEST_MULTIPLIER = 256
@@ -247,6 +251,7 @@ def _linear_op(
     y_parameters = graph.quantization(y)
     assert y_parameters is not None, "a path ends in an int8 tensor"
     flip = np.where(affine.scale < 0, -1, 1)
+    weights = (_rows(codes) * flip[:, None]).astype(np.int32)
     op, geometry = _geometry(options, codes.shape, graph.shape(x)[-1])
     scale = np.maximum(np.abs(affine.scale), np.maximum(np.abs(affine.offset) * _SMALLEST_SCALE, 2.0**-60))
     bias = (offset if affine.exact else affine.offset / scale) / x_scale
@@ -269,10 +274,10 @@ def _linear_op(
         layer=layer,
         inputs=[x],
         outputs=[y],
-        weights=(_rows(codes) * flip[:, None]).astype(np.int32),
+        weights=weights,
         weight_scale=scale.astype(np.float32),
         bias=np.rint(bias).astype(np.int32),
-        grid=Grid(options["bits"], options["code_offset"], options["code_step"]),
+        grid=_grid(options, weights),
         op=op,
         geometry=geometry,
         clamp=clamp_codes(affine.low, affine.high, y_parameters),
@@ -280,6 +285,16 @@ def _linear_op(
         real_weights=_rows(real_codes).astype(np.float64) * flip[:, None],
         exact=affine.exact,
     )
+
+
+def _grid(options: dict[str, Any], weights: np.ndarray) -> Grid:
+    """As the layer declares it; for 8 bits of few distinct values, as clustering leaves them, the smallest one."""
+    declared = Grid(options["bits"], options["code_offset"], options["code_step"])
+    if declared.bits < 8:
+        return declared
+    found = smallest_grid(weights)
+    stored = weights.size * found.bits / 8 + len(found.codebook or ())
+    return found if stored <= _WORTHWHILE * weights.size else declared
 
 
 def _geometry(options: dict[str, Any], kernel: tuple[int, ...], inputs: int) -> tuple[int, Geometry]:

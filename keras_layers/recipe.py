@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Any
 
 from .quantizers import Linear, Quantizer
 
@@ -38,6 +39,18 @@ class Recipe:
     parameter_bits: int = 16
     keep_zeros: bool = False
 
+    @classmethod
+    def clustered(cls, **arguments: Any) -> Recipe:
+        """For a model whose kernels have few distinct values each, as TFMOT's weight clustering leaves them.
+
+        Equal weights get equal 8-bit codes, and the converter packs a kernel of 16 values in 4 bits without loss.
+        Training would move them apart.
+
+        Args:
+            **arguments: other attributes.
+        """
+        return cls(**{"bits": 8, "quantizer": _one_grid, **arguments})
+
     def quantizer_of(self, name: str, is_edge: bool) -> Quantizer | None:
         """The kernel quantizer of the layer `name`; None leaves it in float.
 
@@ -50,3 +63,7 @@ class Recipe:
             chosen = self.first_last_bits
         chosen = next((value for pattern, value in self.layers.items() if fnmatchcase(name, pattern)), chosen)
         return self.quantizer(chosen) if isinstance(chosen, int) else chosen
+
+
+def _one_grid(bits: int) -> Quantizer:
+    return Linear(bits, per_channel=False)

@@ -46,7 +46,9 @@ class SubbyteConfig(tfmot.quantization.keras.QuantizeConfig):
 
     def __init__(self, bits: int | None = None, quantizer: Quantizer | dict[str, Any] | None = None) -> None:
         if (bits is None) == (quantizer is None):
-            raise ValueError("SubbyteConfig takes either bits or a quantizer; without a config a layer has the scheme's")
+            raise ValueError(
+                "SubbyteConfig takes either bits or a quantizer; without a config a layer has the scheme's"
+            )
         if bits is not None:
             quantizers.Linear(bits)  # checks it
         self.bits = bits
