@@ -56,7 +56,7 @@ def conv_2d(data: bytes, x: np.ndarray, isa: str | None = None) -> np.ndarray:
     sizes = (ctypes.c_int32(), ctypes.c_int32())
     library.subbyte_conv_2d_output(data, height, width, *map(ctypes.byref, sizes))
     output = np.empty((batch, *(size.value for size in sizes), int(header["output_channels"])), np.int8)
-    scratch = np.empty(library.subbyte_conv_2d_scratch(data), np.int8)
+    scratch = np.empty(library.subbyte_conv_2d_scratch(data, batch, height, width), np.int8)
     x = np.ascontiguousarray(x)
     library.subbyte_conv_2d(data, x.ctypes.data, batch, height, width, output.ctypes.data, scratch.ctypes.data, chosen)
     return output
@@ -86,7 +86,11 @@ def load(path: str | None = None) -> ctypes.CDLL:
         "subbyte_isa_runs": (int32, [pointer]),
         "subbyte_fully_connected": (None, [pointer, pointer, int32, pointer, pointer]),
         "subbyte_conv_2d": (None, [pointer, pointer, int32, int32, int32, pointer, pointer, pointer]),
-        "subbyte_conv_2d_scratch": (ctypes.c_size_t, [pointer]),
+        "subbyte_conv_2d_part": (
+            None,
+            [pointer, pointer, int32, int32, int32, pointer, pointer, pointer, int32, int32],
+        ),
+        "subbyte_conv_2d_scratch": (ctypes.c_size_t, [pointer, int32, int32, int32]),
         "subbyte_conv_2d_output": (None, [pointer, int32, int32, pointer, pointer]),
         "subbyte_fully_connected_channels": (None, [pointer, pointer, int32, pointer, pointer, int32, int32]),
     }

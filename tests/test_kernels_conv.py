@@ -27,7 +27,7 @@ def run_guarded(layer: PackedLayer, x: np.ndarray, isa: str) -> np.ndarray:
     library.subbyte_conv_2d_output(memory.address, height, width, *map(ctypes.byref, sizes))
     shape = (batch, *(size.value for size in sizes), len(layer.codes))
     output = Guarded(bytes(int(np.prod(shape))))
-    scratch = Guarded(bytes(library.subbyte_conv_2d_scratch(memory.address)))
+    scratch = Guarded(bytes(library.subbyte_conv_2d_scratch(memory.address, batch, height, width)))
     chosen = library.subbyte_find_isa(isa.encode())
     library.subbyte_conv_2d(
         memory.address, inputs.address, batch, height, width, output.address, scratch.address, chosen

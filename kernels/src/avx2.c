@@ -278,31 +278,50 @@ TARGET static void codebook_sums(const subbyte_panels *panels, const subbyte_inp
   }
 }
 
-// The inputs of a channel at four taps become neighbours; then pairs of 16 bits, which nothing overflows.
-TARGET void subbyte_avx2_depthwise_sums(const int8_t *weights, const int8_t *inputs, int32_t quads,
-                                        int32_t sums[SUBBYTE_PANEL]) {
-  __m256i pairs[4]; // of 4 channels each: taps 0 and 1, taps 2 and 3
+// Adds the products of a panel and four taps. The inputs of a channel become neighbours; then pairs of 16 bits, which
+// nothing overflows.
+INLINE void add_taps(const int8_t *weights, const int8_t *const x[4], __m256i pairs[4]) {
+  __m128i taps[4];
   for (int i = 0; i < 4; ++i) {
-    pairs[i] = _mm256_setzero_si256();
+    taps[i] = _mm_loadu_si128((const __m128i *)(const void *)x[i]);
   }
-  for (int32_t quad = 0; quad < quads; ++quad) {
-    const __m128i *taps = (const __m128i *)(const void *)(inputs + 64 * quad);
-    const __m128i *digits = (const __m128i *)(const void *)(weights + 64 * quad);
-    const __m128i a = _mm_loadu_si128(taps), b = _mm_loadu_si128(taps + 1);
-    const __m128i c = _mm_loadu_si128(taps + 2), d = _mm_loadu_si128(taps + 3);
-    const __m128i ab[2] = {_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b)};
-    const __m128i cd[2] = {_mm_unpacklo_epi8(c, d), _mm_unpackhi_epi8(c, d)};
-    for (int i = 0; i < 4; ++i) {
-      const __m128i by_channel =
-          i % 2 ? _mm_unpackhi_epi16(ab[i / 2], cd[i / 2]) : _mm_unpacklo_epi16(ab[i / 2], cd[i / 2]);
-      const __m256i products =
-          _mm256_madd_epi16(_mm256_cvtepi8_epi16(by_channel), _mm256_cvtepi8_epi16(_mm_loadu_si128(digits + i)));
-      pairs[i] = _mm256_add_epi32(pairs[i], products);
+  const __m128i low[2] = {_mm_unpacklo_epi8(taps[0], taps[1]), _mm_unpacklo_epi8(taps[2], taps[3])};
+  const __m128i high[2] = {_mm_unpackhi_epi8(taps[0], taps[1]), _mm_unpackhi_epi8(taps[2], taps[3])};
+  const __m128i by_channel[4] = {_mm_unpacklo_epi16(low[0], low[1]), _mm_unpackhi_epi16(low[0], low[1]),
+                                 _mm_unpacklo_epi16(high[0], high[1]), _mm_unpackhi_epi16(high[0], high[1])};
+  for (int i = 0; i < 4; ++i) { // of 4 channels each
+    const __m128i *digits = (const __m128i *)(const void *)weights + SUBBYTE_DEPTHWISE_PANELS * i;
+    const __m256i products =
+        _mm256_madd_epi16(_mm256_cvtepi8_epi16(by_channel[i]), _mm256_cvtepi8_epi16(_mm_loadu_si128(digits)));
+    pairs[i] = _mm256_add_epi32(pairs[i], products);
+  }
+}
+
+TARGET static void depthwise_sums(const int8_t *weights, const subbyte_windows *windows, const int32_t *start,
+                                  int32_t *sums) {
+  for (int32_t row = 0; row < windows->rows; ++row) {
+    for (int panel = 0; panel < SUBBYTE_DEPTHWISE_PANELS; ++panel) {
+      const int8_t *digits = weights + 16 * panel;
+      __m256i pairs[4]; // taps 0 and 1, taps 2 and 3
+      for (int i = 0; i < 4; ++i) {
+        pairs[i] = _mm256_setzero_si256();
+      }
+      for (int32_t quad = 0; quad < windows->quads; ++quad) {
+        const int8_t *x[4];
+        for (int i = 0; i < 4; ++i) {
+          x[i] = windows->x[row] + windows->offsets[4 * quad + i] + SUBBYTE_PANEL * panel;
+        }
+        add_taps(digits, x, pairs);
+        digits += 4 * SUBBYTE_DEPTHWISE_TILE;
+      }
+      for (int i = 0; i < 2; ++i) { // hadd works on halves, and leaves channels 0 1 4 5 2 3 6 7
+        const int32_t c = SUBBYTE_PANEL * panel + 8 * i;
+        const __m256i mixed = _mm256_hadd_epi32(pairs[2 * i], pairs[2 * i + 1]);
+        const __m256i total = _mm256_add_epi32(_mm256_permute4x64_epi64(mixed, 0xd8),
+                                               _mm256_loadu_si256((const __m256i *)(const void *)(start + c)));
+        _mm256_storeu_si256((__m256i *)(void *)(sums + SUBBYTE_TILE * row + c), total);
+      }
     }
-  }
-  for (int i = 0; i < 2; ++i) { // hadd works on halves, and leaves channels 0 1 4 5 2 3 6 7
-    const __m256i mixed = _mm256_hadd_epi32(pairs[2 * i], pairs[2 * i + 1]);
-    _mm256_storeu_si256((__m256i *)(void *)(sums + 8 * i), _mm256_permute4x64_epi64(mixed, 0xd8));
   }
 }
 
@@ -326,8 +345,8 @@ TARGET static int32_t input_sum(const int8_t *x, int32_t features) {
 }
 
 TARGET static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
-                          const subbyte_inputs *inputs, const int32_t *sums, int8_t *output) {
-  subbyte_finish_rows(header, layer, first, channels, inputs, sums, output);
+                          int32_t rows, const int32_t *input_sums, const int32_t *sums, int8_t *output) {
+  subbyte_finish_rows(header, layer, first, channels, rows, input_sums, sums, output);
 }
 
 const subbyte_isa subbyte_avx2 = {
@@ -335,7 +354,7 @@ const subbyte_isa subbyte_avx2 = {
     .runs = runs_avx2,
     .linear_sums = linear_sums,
     .codebook_sums = codebook_sums,
-    .depthwise_sums = subbyte_avx2_depthwise_sums,
+    .depthwise_sums = depthwise_sums,
     .input_sum = input_sum,
     .finish = finish,
 };

@@ -7,7 +7,9 @@
 #define OPERATION static inline __attribute__((always_inline)) TARGET
 
 typedef __m512i vector;
-enum { PARTS = 1, MOST_VECTORS = 4, MOST_SUMS = 16 }; // of a panel; at once, as the 32 registers have room
+// Parts of a panel; what is computed at once, as the 32 registers have room.
+enum { PARTS = 1, MOST_VECTORS = 4, MOST_SUMS = 16 };
+#define WIDE_WINDOWS 1
 
 OPERATION vector load(const uint8_t *from) {
   return _mm512_loadu_si512(from);
@@ -31,6 +33,10 @@ OPERATION vector set_sums(int32_t value) {
 
 OPERATION vector add(vector a, vector b) {
   return _mm512_add_epi32(a, b);
+}
+
+OPERATION vector add_bytes(vector a, vector b) {
+  return _mm512_add_epi8(a, b);
 }
 
 OPERATION vector and(vector a, vector b) {
@@ -71,26 +77,36 @@ OPERATION vector add_products(vector sums, vector digits, vector inputs) {
   return _mm512_dpbusd_epi32(sums, digits, inputs);
 }
 
+OPERATION vector zip_low_bytes(vector a, vector b) {
+  return _mm512_unpacklo_epi8(a, b);
+}
+
+OPERATION vector zip_high_bytes(vector a, vector b) {
+  return _mm512_unpackhi_epi8(a, b);
+}
+
+OPERATION vector zip_low_pairs(vector a, vector b) {
+  return _mm512_unpacklo_epi16(a, b);
+}
+
+OPERATION vector zip_high_pairs(vector a, vector b) {
+  return _mm512_unpackhi_epi16(a, b);
+}
+
+// Vector i gets quarter i of each.
+OPERATION void transpose(const vector from[4], vector to[4]) {
+  const vector low[2] = {_mm512_shuffle_i32x4(from[0], from[1], 0x44), _mm512_shuffle_i32x4(from[2], from[3], 0x44)};
+  const vector high[2] = {_mm512_shuffle_i32x4(from[0], from[1], 0xee), _mm512_shuffle_i32x4(from[2], from[3], 0xee)};
+  to[0] = _mm512_shuffle_i32x4(low[0], low[1], 0x88);
+  to[1] = _mm512_shuffle_i32x4(low[0], low[1], 0xdd);
+  to[2] = _mm512_shuffle_i32x4(high[0], high[1], 0x88);
+  to[3] = _mm512_shuffle_i32x4(high[0], high[1], 0xdd);
+}
+
 #include "vnni.h"
 
 static int runs(void) {
   return subbyte_has(bit_AVX512F | bit_AVX512BW | bit_AVX512VL, bit_AVX512VNNI, SUBBYTE_ZMM);
-}
-
-// Four taps of 16 channels are a vector: a dword permutation and a byte shuffle make a channel's four neighbours.
-TARGET static void depthwise_sums(const int8_t *weights, const int8_t *inputs, int32_t quads,
-                                  int32_t sums[SUBBYTE_PANEL]) {
-  const __m512i dwords = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  const __m512i bytes = repeat(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
-  const __m512i flip = set_bytes(-128);
-  __m512i total = _mm512_setzero_si512(), too_much = total;
-  for (int32_t quad = 0; quad < quads; ++quad) {
-    const __m512i taps = _mm512_loadu_si512(inputs + 64 * quad), digits = _mm512_loadu_si512(weights + 64 * quad);
-    const __m512i by_channel = _mm512_shuffle_epi8(_mm512_permutexvar_epi32(dwords, taps), bytes);
-    total = _mm512_dpbusd_epi32(total, _mm512_xor_si512(by_channel, flip), digits); // inputs plus 128: unsigned
-    too_much = _mm512_dpbusd_epi32(too_much, flip, digits);
-  }
-  _mm512_storeu_si512(sums, _mm512_sub_epi32(total, too_much));
 }
 
 TARGET static int32_t input_sum(const int8_t *x, int32_t features) {
@@ -103,12 +119,110 @@ TARGET static int32_t input_sum(const int8_t *x, int32_t features) {
   return _mm512_reduce_add_epi32(sum);
 }
 
+// What the finish of a row of some panels needs of the layer.
+typedef struct finisher {
+  __m512i biases[4];
+  __m512 multipliers[4];
+  __m512i step, zero_point;
+  __m512 smallest, largest; // less the zero point
+} finisher;
+
+OPERATION __m512i load_biases(const subbyte_header *header, const uint8_t *layer, int32_t channel, __mmask16 mask) {
+  const uint8_t *biases = layer + header->bias_offset + subbyte_bias_bytes(header) * (size_t)channel;
+  const __m512i stored = header->bias_type == SUBBYTE_BIAS_INT16
+                             ? _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(mask, biases))
+                             : _mm512_maskz_loadu_epi32(mask, biases);
+  return _mm512_sll_epi32(stored, _mm_cvtsi32_si128(header->bias_shift));
+}
+
+OPERATION __m512 load_multipliers(const subbyte_header *header, const uint8_t *layer, int32_t channel, __mmask16 mask) {
+  const uint8_t *multipliers = layer + header->multiplier_offset + subbyte_multiplier_bytes(header) * (size_t)channel;
+  return _mm512_castsi512_ps(
+      header->multiplier_type == SUBBYTE_MULTIPLIER_UFLOAT16
+          ? _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, multipliers)), 14)
+          : _mm512_maskz_loadu_epi32(mask, multipliers));
+}
+
+// The codes of a panel, in 32 bits and less the zero point. What is clamped is small enough to be converted.
+OPERATION __m512i scale(const finisher *finisher, int panel, const int32_t *sums, int is_linear, __m512i offset) {
+  __m512i sum = _mm512_loadu_si512(sums + SUBBYTE_PANEL * panel);
+  sum = is_linear ? _mm512_add_epi32(_mm512_mullo_epi32(sum, finisher->step), offset) : sum;
+  sum = _mm512_add_epi32(sum, finisher->biases[panel]);
+  const __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), finisher->multipliers[panel]);
+  return _mm512_cvtps_epi32(_mm512_max_ps(_mm512_min_ps(value, finisher->largest), finisher->smallest));
+}
+
+OPERATION void store_four_panels(const __m512i scaled[4], int8_t *output) {
+  const __m512i low = _mm512_packs_epi32(scaled[0], scaled[1]), high = _mm512_packs_epi32(scaled[2], scaled[3]);
+  const __m512i codes = _mm512_packs_epi16(low, high); // quarter by quarter of each
+  const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_storeu_si512(output, _mm512_permutexvar_epi32(in_order, codes));
+}
+
+// Four whole panels, or one of which the channels in the mask exist.
+OPERATION void finish_panels(const subbyte_header *header, const uint8_t *layer, int32_t channel, int panels,
+                             __mmask16 mask, int is_linear, int32_t rows, const int32_t *input_sums,
+                             const int32_t *sums, int8_t *output) {
+  finisher finisher = {
+      .step = _mm512_set1_epi32(header->code_step),
+      .zero_point = _mm512_set1_epi32(header->output_zero_point),
+      .smallest = _mm512_set1_ps((float)(header->clamp_min - header->output_zero_point)),
+      .largest = _mm512_set1_ps((float)(header->clamp_max - header->output_zero_point)),
+  };
+  UNROLL
+  for (int panel = 0; panel < panels; ++panel) {
+    finisher.biases[panel] = load_biases(header, layer, channel + SUBBYTE_PANEL * panel, mask);
+    finisher.multipliers[panel] = load_multipliers(header, layer, channel + SUBBYTE_PANEL * panel, mask);
+  }
+  for (int32_t row = 0; row < rows; ++row) {
+    const __m512i offset = _mm512_set1_epi32(is_linear ? header->code_offset * input_sums[row] : 0);
+    __m512i scaled[4];
+    UNROLL
+    for (int panel = 0; panel < panels; ++panel) {
+      scaled[panel] = scale(&finisher, panel, sums + SUBBYTE_TILE * row, is_linear, offset);
+      scaled[panel] = _mm512_add_epi32(scaled[panel], finisher.zero_point);
+    }
+    int8_t *to = output + (ptrdiff_t)header->output_channels * row;
+    if (panels == 4) {
+      store_four_panels(scaled, to);
+    } else {
+      _mm_mask_storeu_epi8(to, mask, _mm512_cvtepi32_epi8(scaled[0]));
+    }
+  }
+}
+
+OPERATION void finish_channels(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
+                               int is_linear, int32_t rows, const int32_t *input_sums, const int32_t *sums,
+                               int8_t *output) {
+  int32_t c = 0;
+  for (; c + 4 * SUBBYTE_PANEL <= channels; c += 4 * SUBBYTE_PANEL) {
+    finish_panels(header, layer, first + c, 4, 0xffff, is_linear, rows, input_sums, sums + c, output + c);
+  }
+  for (; c < channels; c += SUBBYTE_PANEL) {
+    const int32_t rest = channels - c;
+    const __mmask16 mask = (__mmask16)(rest < SUBBYTE_PANEL ? (1 << rest) - 1 : 0xffff);
+    finish_panels(header, layer, first + c, 1, mask, is_linear, rows, input_sums, sums + c, output + c);
+  }
+}
+
+TARGET static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
+                          int32_t rows, const int32_t *input_sums, const int32_t *sums, int8_t *output) {
+  if (header->decode == SUBBYTE_LINEAR) {
+    finish_channels(header, layer, first, channels, 1, rows, input_sums, sums, output);
+  } else {
+    finish_channels(header, layer, first, channels, 0, rows, input_sums, sums, output);
+  }
+}
+
 const subbyte_isa subbyte_avx512vnni = {
     .name = "avx512vnni",
     .runs = runs,
     .linear_sums = linear_sums,
     .codebook_sums = codebook_sums,
+    .decode = decode,
+    .window_sums = window_sums,
     .depthwise_sums = depthwise_sums,
+    .flip = 128,
     .input_sum = input_sum,
     .finish = finish,
 };

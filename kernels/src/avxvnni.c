@@ -13,7 +13,9 @@
 #define OPERATION static inline __attribute__((always_inline)) TARGET
 
 typedef __m256i vector;
-enum { PARTS = 2, MOST_VECTORS = 4, MOST_SUMS = 8 }; // of a panel; at once, as the 16 registers have room
+// Parts of a panel; what is computed at once, as the 16 registers have room.
+enum { PARTS = 2, MOST_VECTORS = 4, MOST_SUMS = 8 };
+#define WIDE_WINDOWS 0
 
 OPERATION vector load(const uint8_t *from) {
   return _mm256_loadu_si256((const __m256i *)(const void *)from);
@@ -37,6 +39,10 @@ OPERATION vector set_sums(int32_t value) {
 
 OPERATION vector add(vector a, vector b) {
   return _mm256_add_epi32(a, b);
+}
+
+OPERATION vector add_bytes(vector a, vector b) {
+  return _mm256_add_epi8(a, b);
 }
 
 OPERATION vector and(vector a, vector b) {
@@ -77,6 +83,30 @@ OPERATION vector add_products(vector sums, vector digits, vector inputs) {
   return DPBUSD(sums, digits, inputs);
 }
 
+OPERATION vector zip_low_bytes(vector a, vector b) {
+  return _mm256_unpacklo_epi8(a, b);
+}
+
+OPERATION vector zip_high_bytes(vector a, vector b) {
+  return _mm256_unpackhi_epi8(a, b);
+}
+
+OPERATION vector zip_low_pairs(vector a, vector b) {
+  return _mm256_unpacklo_epi16(a, b);
+}
+
+OPERATION vector zip_high_pairs(vector a, vector b) {
+  return _mm256_unpackhi_epi16(a, b);
+}
+
+// The first halves of all four, then the second ones.
+OPERATION void transpose(const vector from[4], vector to[4]) {
+  to[0] = _mm256_permute2x128_si256(from[0], from[1], 0x20);
+  to[1] = _mm256_permute2x128_si256(from[2], from[3], 0x20);
+  to[2] = _mm256_permute2x128_si256(from[0], from[1], 0x31);
+  to[3] = _mm256_permute2x128_si256(from[2], from[3], 0x31);
+}
+
 #include "vnni.h"
 
 static int runs(void) {
@@ -106,12 +136,20 @@ TARGET static int32_t input_sum(const int8_t *x, int32_t features) {
   return sum;
 }
 
+TARGET static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
+                          int32_t rows, const int32_t *input_sums, const int32_t *sums, int8_t *output) {
+  subbyte_finish_rows(header, layer, first, channels, rows, input_sums, sums, output);
+}
+
 const subbyte_isa subbyte_avxvnni = {
     .name = "avxvnni",
     .runs = runs,
     .linear_sums = linear_sums,
     .codebook_sums = codebook_sums,
-    .depthwise_sums = subbyte_avx2_depthwise_sums,
+    .decode = decode,
+    .window_sums = window_sums,
+    .depthwise_sums = depthwise_sums,
+    .flip = 128,
     .input_sum = input_sum,
     .finish = finish,
 };

@@ -15,6 +15,16 @@ void subbyte_view_layer(subbyte_layer_view *view, const void *layer, const subby
   }
 }
 
+void subbyte_fill_codebook(subbyte_layer_view *view) {
+  const subbyte_header *header = &view->header;
+  const int32_t count = 1 << header->weight_bits;
+  if (header->decode == SUBBYTE_LINEAR) {
+    for (int32_t code = 0; code < (count > 16 ? count : 16); ++code) { // at least a vector
+      view->codebook[code] = (int8_t)(header->code_offset + header->code_step * code);
+    }
+  }
+}
+
 void subbyte_set_rows(subbyte_inputs *inputs, int32_t rows, int32_t features, const subbyte_isa *isa) {
   const size_t rest = (size_t)features % SUBBYTE_STRIDE;
   inputs->rows = rows;
@@ -51,6 +61,6 @@ void subbyte_compute_channels(const subbyte_layer_view *view, int32_t first, int
     const int32_t channels = subbyte_smaller(last - tile, SUBBYTE_TILE);
     const subbyte_panels panels = subbyte_find_panels(view, tile, channels);
     view->sums(&panels, inputs, sums);
-    view->isa->finish(&view->header, view->bytes, tile, channels, inputs, sums, output + tile);
+    view->isa->finish(&view->header, view->bytes, tile, channels, inputs->rows, inputs->sums, sums, output + tile);
   }
 }

@@ -19,6 +19,9 @@ typedef struct subbyte_layer_view {
 
 void subbyte_view_layer(subbyte_layer_view *view, const void *layer, const subbyte_isa *isa);
 
+// Makes a codebook for a linear layer too, for those who decode its weights.
+void subbyte_fill_codebook(subbyte_layer_view *view);
+
 // Output channels [first, first + channels), at most a tile.
 subbyte_panels subbyte_find_panels(const subbyte_layer_view *view, int32_t first, int32_t channels);
 

@@ -1,162 +1,270 @@
-// Convolutions: which inputs an output position sees.
+// Convolutions. Where many positions share them, weights are decoded into bytes first, as many as a cache holds; else
+// windows are gathered, and meet the packed weights.
 #include "window.h"
 
-static subbyte_axis make_axis(int32_t kernel, int32_t stride, int32_t dilation, int32_t size, int is_same) {
-  subbyte_axis axis = {kernel, stride, dilation, size, 0, 0};
-  const int64_t reach = (int64_t)(kernel - 1) * dilation + 1; // of the window
-  if (is_same) {
-    axis.output_size = size / stride + (size % stride != 0);
-    const int64_t missing = ((int64_t)axis.output_size - 1) * stride + reach - size;
-    axis.before = missing > 0 ? (int32_t)(missing / 2) : 0;
-  } else {
-    axis.output_size = size >= reach ? (size - (int32_t)reach) / stride + 1 : 0;
+enum {
+  QUAD_BYTES = 4 * SUBBYTE_PANEL,
+  FEW_POSITIONS = 8,      // do not pay for decoding
+  MOST_WEIGHTS = 1 << 17, // bytes of decoded weights
+};
+
+// The inputs of a window of one group of channels.
+typedef struct window {
+  int32_t channels;  // of a pixel
+  int32_t run, runs; // inputs of a run, and how many runs there are
+  int32_t quads;     // of all runs
+} window;
+
+static window make_window(const subbyte_header *header) {
+  window window = {.channels = header->input_channels / header->groups, .runs = subbyte_count_runs(header)};
+  window.run = header->input_features / window.runs;
+  window.quads = window.runs * subbyte_quads(window.run);
+  return window;
+}
+
+// Where things lie in the scratch memory.
+typedef struct layout {
+  size_t strip;
+  size_t patches;                 // for packed weights
+  size_t weights, start, offsets; // for decoded ones
+  size_t end;
+  int32_t panels; // that are decoded at once; 0: the weights stay packed
+} layout;
+
+static int has_many_positions(const subbyte_image *image) {
+  return image->batch >= FEW_POSITIONS || image->rows.output_size >= FEW_POSITIONS ||
+         image->batch * image->rows.output_size * subbyte_smaller(image->columns.output_size, FEW_POSITIONS) >=
+             FEW_POSITIONS;
+}
+
+static layout plan(const subbyte_header *header, const subbyte_image *image) {
+  const window window = make_window(header);
+  layout at = {.strip = 0};
+  at.patches = at.weights = ((size_t)subbyte_strip_bytes(image, window.channels) + 63) / 64 * 64;
+  at.end = at.patches + (window.runs > 1 ? SUBBYTE_ROWS * (size_t)header->input_features : 0);
+  const size_t panel_bytes = QUAD_BYTES * (size_t)window.quads;
+  if (SUBBYTE_DECODES && panel_bytes <= MOST_WEIGHTS && has_many_positions(image)) {
+    const int32_t panels = subbyte_whole_panels(header->output_channels / header->groups) / SUBBYTE_PANEL;
+    at.panels = subbyte_smaller(subbyte_smaller(panels, SUBBYTE_TILE_PANELS), (int32_t)(MOST_WEIGHTS / panel_bytes));
+    at.start = at.weights + panel_bytes * (size_t)at.panels;
+    at.offsets = at.start + sizeof(int32_t) * (size_t)(SUBBYTE_PANEL * at.panels);
+    const size_t end = at.offsets + sizeof(int32_t) * (size_t)window.runs;
+    at.end = end > at.end ? end : at.end;
   }
-  return axis;
+  return at;
 }
 
-static subbyte_axis make_rows(const subbyte_header *h, int32_t height) {
-  return make_axis(h->kernel_height, h->stride_height, h->dilation_height, height, h->padding == SUBBYTE_PADDING_SAME);
-}
+// What a call computes with, for one group of channels.
+typedef struct job {
+  const subbyte_layer_view *view;
+  const subbyte_image *image;
+  window window;
+  subbyte_slice slice;
+  int32_t first, last;  // tiles
+  int32_t channel, end; // output channels
+  int8_t *output, *strip;
+} job;
 
-static subbyte_axis make_columns(const subbyte_header *h, int32_t width) {
-  return make_axis(h->kernel_width, h->stride_width, h->dilation_width, width, h->padding == SUBBYTE_PADDING_SAME);
-}
-
-// Where the input of tap 0 is, and that of one position.
-static int32_t start_of(const subbyte_axis *axis, int32_t output) {
-  return output * axis->stride - axis->before;
-}
-
-const int8_t *subbyte_find_row(const subbyte_image *image, int32_t item, int32_t y) {
-  if (y < 0 || y >= image->rows.size) {
-    return NULL;
-  }
-  return image->input + ((ptrdiff_t)item * image->rows.size + y) * image->columns.size * image->channels;
-}
-
-static int8_t *pad(const subbyte_image *image, int32_t inputs, int8_t *patch) {
-  memset(patch, image->padding, (size_t)inputs);
-  return patch + inputs;
-}
-
-// All channels of neighbouring pixels of a row, of which some may lie outside of the input.
-static void copy_pixels(const subbyte_image *image, const int8_t *row, int32_t left, int8_t *patch) {
-  const int32_t kernel = image->columns.kernel, channels = image->channels;
-  const int32_t before = left < 0 ? subbyte_smaller(-left, kernel) : 0;
-  const int32_t inside = subbyte_smaller(image->columns.size - left, kernel);
-  patch = pad(image, before * channels, patch);
-  if (inside > before) {
-    const size_t bytes = (size_t)(inside - before) * (size_t)channels;
-    memcpy(patch, row + (ptrdiff_t)(left + before) * channels, bytes);
-    patch += bytes;
-  }
-  const int32_t copied = inside > before ? inside : before;
-  pad(image, (kernel - copied) * channels, patch);
-}
-
-// Channels [first, first + count) of pixels of a row that stand apart.
-static void pick_pixels(const subbyte_image *image, const int8_t *row, int32_t left, int32_t first, int32_t count,
-                        int8_t *patch) {
-  for (int32_t kx = 0; kx < image->columns.kernel; ++kx) {
-    const int32_t x = left + kx * image->columns.dilation;
-    if (x >= 0 && x < image->columns.size) {
-      memcpy(patch, row + (ptrdiff_t)x * image->channels + first, (size_t)count);
-    } else {
-      memset(patch, image->padding, (size_t)count);
-    }
-    patch += count;
-  }
-}
-
-// Channels [first, first + count) of every pixel that the window at (top, left) sees: [kernel_height, kernel_width,
-// count].
-static void gather(const subbyte_image *image, int32_t item, int32_t top, int32_t left, int32_t first, int32_t count,
-                   int8_t *patch) {
-  const int32_t row_inputs = image->columns.kernel * count;
+// The inputs of a window, one behind the other.
+static void gather(const int8_t *x, const window *window, const subbyte_image *image, int8_t *patch) {
+  const int32_t step = image->columns.dilation == 1 ? image->columns.kernel : 1;
   for (int32_t ky = 0; ky < image->rows.kernel; ++ky) {
-    const int8_t *row = subbyte_find_row(image, item, top + ky * image->rows.dilation);
-    if (row == NULL) {
-      pad(image, row_inputs, patch);
-    } else if (count == image->channels && image->columns.dilation == 1) {
-      copy_pixels(image, row, left, patch);
-    } else {
-      pick_pixels(image, row, left, first, count, patch);
+    const int8_t *row = x + (ptrdiff_t)ky * image->columns.strip * window->channels;
+    for (int32_t kx = 0; kx < image->columns.kernel; kx += step) {
+      memcpy(patch, row + (ptrdiff_t)kx * image->columns.dilation * window->channels, (size_t)window->run);
+      patch += window->run;
     }
-    patch += row_inputs;
   }
 }
 
-// The same where they lie one behind the other in the input already, else NULL.
-static const int8_t *find_in_place(const subbyte_image *image, int32_t item, int32_t top, int32_t left, int32_t count) {
-  const subbyte_axis *columns = &image->columns;
-  const int is_run = columns->kernel == 1 || (columns->dilation == 1 && count == image->channels);
-  const int is_inside = left >= 0 && left + columns->kernel <= columns->size;
-  return image->rows.kernel == 1 && is_run && is_inside ? subbyte_find_row(image, item, top) : NULL;
+static void compute_packed(const job *job, int8_t *patches) {
+  const subbyte_header *header = &job->view->header;
+  for (int32_t index = job->first; index < job->last; ++index) {
+    const subbyte_tile tile = subbyte_find_tile(job->image, index);
+    const int32_t positions = tile.rows * tile.columns;
+    subbyte_fill_strip(job->image, &tile, &job->slice, job->strip);
+    for (int32_t position = 0; position < positions; position += SUBBYTE_ROWS) {
+      const int32_t rows = subbyte_smaller(positions - position, SUBBYTE_ROWS);
+      subbyte_windows windows;
+      subbyte_inputs inputs;
+      subbyte_set_windows(&windows, rows, job->image, &tile, position, job->strip, job->window.channels);
+      for (int32_t r = 0; r < rows; ++r) {
+        inputs.x[r] = windows.x[r];
+        if (job->window.runs > 1) {
+          int8_t *patch = patches + (ptrdiff_t)header->input_features * r;
+          gather(windows.x[r], &job->window, job->image, patch);
+          inputs.x[r] = patch;
+        }
+      }
+      subbyte_set_rows(&inputs, rows, header->input_features, job->view->isa);
+      subbyte_compute_channels(job->view, job->channel, job->end, &inputs,
+                               job->output + (ptrdiff_t)header->output_channels * (tile.first + position));
+    }
+  }
 }
 
-subbyte_window subbyte_find_window(const subbyte_image *image, int32_t position) {
-  const int32_t row = position / image->columns.output_size;
-  return (subbyte_window){row / image->rows.output_size, start_of(&image->rows, row % image->rows.output_size),
-                          start_of(&image->columns, position % image->columns.output_size)};
+static uint32_t load_word(const int8_t *bytes) {
+  uint32_t word;
+  memcpy(&word, bytes, sizeof word);
+  return word;
 }
 
-subbyte_image subbyte_make_image(const subbyte_header *header, const int8_t *input, int32_t height, int32_t width) {
-  return (subbyte_image){input, make_rows(header, height), make_columns(header, width), header->input_channels,
-                         (int8_t)header->input_zero_point};
+// Moves the weights of a panel, whose inputs are one behind the other, to where every run starts a quad. That is never
+// further to the front, so the last one goes first.
+static void spread_runs(const window *window, int8_t *weights) {
+  const int32_t run_quads = subbyte_quads(window->run);
+  for (int32_t quad = window->quads - 1; quad >= 0; --quad) {
+    const int32_t done = quad % run_quads * 4, k = quad / run_quads * window->run + done, rest = window->run - done;
+    const int shift = 8 * (k % 4);
+    const uint32_t mask = rest < 4 ? (1u << 8 * rest) - 1 : ~0u;
+    const int8_t *from = weights + (ptrdiff_t)QUAD_BYTES * (k / 4);
+    const int needs_next = k % 4 + (rest < 4 ? rest : 4) > 4;
+    for (int32_t c = 0; c < SUBBYTE_PANEL; ++c) {
+      uint32_t word = load_word(from + 4 * c) >> shift;
+      word |= needs_next ? load_word(from + QUAD_BYTES + 4 * c) << (32 - shift) : 0;
+      word &= mask;
+      memcpy(weights + (ptrdiff_t)QUAD_BYTES * quad + 4 * c, &word, sizeof word);
+    }
+  }
+}
+
+// Decodes the weights of the job's channels.
+static void decode(const job *job, int8_t *weights) {
+  for (int32_t channel = job->channel; channel < job->end; channel += SUBBYTE_PANEL) {
+    subbyte_unpack_panel(job->view, channel, subbyte_smaller(job->end - channel, SUBBYTE_PANEL), weights);
+    if (job->window.run % 4 != 0) {
+      spread_runs(&job->window, weights);
+    }
+    weights += (ptrdiff_t)QUAD_BYTES * job->window.quads;
+  }
+}
+
+// Where the sums start: less what the flip adds, which is the sum of a window of flips.
+static void find_start(const job *job, const int8_t *weights, int32_t panels, subbyte_windows *windows,
+                       int32_t *start) {
+  const size_t bytes = sizeof *start * (size_t)(SUBBYTE_PANEL * panels);
+  memset(start, 0, bytes);
+  if (job->slice.flip) {
+    int32_t sums[SUBBYTE_TILE];
+    memset(job->strip, job->slice.flip, (size_t)subbyte_strip_bytes(job->image, job->window.channels));
+    windows->rows = 1;
+    windows->x[0] = job->strip;
+    job->view->isa->window_sums(weights, panels, windows, start, sums);
+    for (int32_t c = 0; c < SUBBYTE_PANEL * panels; ++c) {
+      start[c] = -sums[c];
+    }
+  }
+}
+
+static void compute_decoded(const job *job, int8_t *weights, int32_t *start, int32_t *offsets) {
+  const subbyte_layer_view *view = job->view;
+  const int32_t channels = job->end - job->channel, panels = subbyte_whole_panels(channels) / SUBBYTE_PANEL;
+  subbyte_windows windows = {.offsets = offsets, .runs = job->window.runs, .quads = subbyte_quads(job->window.run)};
+  subbyte_header header = view->header;
+  header.decode = SUBBYTE_CODEBOOK; // the sums are of weights, no longer of codes
+  subbyte_find_taps(job->image, job->window.channels,
+                    job->image->columns.dilation == 1 ? job->image->columns.kernel : 1, offsets);
+  decode(job, weights);
+  find_start(job, weights, panels, &windows, start);
+  for (int32_t index = job->first; index < job->last; ++index) {
+    const subbyte_tile tile = subbyte_find_tile(job->image, index);
+    const int32_t positions = tile.rows * tile.columns;
+    subbyte_fill_strip(job->image, &tile, &job->slice, job->strip);
+    for (int32_t position = 0; position < positions; position += SUBBYTE_WINDOWS) {
+      int32_t sums[SUBBYTE_WINDOWS * SUBBYTE_TILE];
+      const int32_t rows = subbyte_smaller(positions - position, SUBBYTE_WINDOWS);
+      subbyte_set_windows(&windows, rows, job->image, &tile, position, job->strip, job->window.channels);
+      view->isa->window_sums(weights, panels, &windows, start, sums);
+      view->isa->finish(&header, view->bytes, job->channel, channels, rows, NULL, sums,
+                        job->output + (ptrdiff_t)header.output_channels * (tile.first + position) + job->channel);
+    }
+  }
+}
+
+static void compute_group(job *job, const layout *at, int32_t group, int8_t *memory) {
+  const int32_t channels = job->view->header.output_channels / job->view->header.groups;
+  job->slice.first = job->window.channels * group;
+  job->channel = channels * group;
+  const int32_t end = job->channel + channels;
+  if (!SUBBYTE_DECODES || at->panels == 0 || job->view->isa->window_sums == NULL) {
+    job->end = end;
+    compute_packed(job, memory + at->patches);
+    return;
+  }
+  job->slice.flip = job->view->isa->flip;
+  for (; job->channel < end; job->channel = job->end) {
+    job->end = subbyte_smaller(end, job->channel + SUBBYTE_PANEL * at->panels);
+    compute_decoded(job, memory + at->weights, (int32_t *)(void *)(memory + at->start),
+                    (int32_t *)(void *)(memory + at->offsets));
+  }
+}
+
+// Rows and columns are one to windows of a pixel.
+static subbyte_image make_image(const subbyte_header *header, const int8_t *input, int32_t batch, int32_t height,
+                                int32_t width) {
+  const int is_pointwise = header->kernel_height == 1 && header->kernel_width == 1 && header->stride_height == 1 &&
+                           header->stride_width == 1;
+  return is_pointwise ? subbyte_make_image(header, input, 1, 1, batch * height * width)
+                      : subbyte_make_image(header, input, batch, height, width);
 }
 
 void subbyte_conv_2d_output(const void *layer, int32_t height, int32_t width, int32_t *output_height,
                             int32_t *output_width) {
   const subbyte_header header = subbyte_load_header(layer);
-  *output_height = make_rows(&header, height).output_size;
-  *output_width = make_columns(&header, width).output_size;
+  const subbyte_image image = subbyte_make_image(&header, NULL, 1, height, width);
+  *output_height = image.rows.output_size;
+  *output_width = image.columns.output_size;
 }
 
-size_t subbyte_conv_2d_scratch(const void *layer) {
+size_t subbyte_conv_2d_scratch(const void *layer, int32_t batch, int32_t height, int32_t width) {
   const subbyte_header header = subbyte_load_header(layer);
-  if (header.op == SUBBYTE_DEPTHWISE_CONV_2D) {
-    return subbyte_depthwise_scratch(&header);
+  const subbyte_image image = make_image(&header, NULL, batch, height, width);
+  const int is_depthwise = header.op == SUBBYTE_DEPTHWISE_CONV_2D;
+  const int32_t channels = is_depthwise ? SUBBYTE_DEPTHWISE_TILE : header.input_channels / header.groups;
+  if (subbyte_strip_bytes(&image, channels) > INT32_MAX) {
+    return SIZE_MAX;
   }
-  return SUBBYTE_ROWS * (size_t)header.input_features;
+  return (is_depthwise ? subbyte_depthwise_scratch(&header, &image) : plan(&header, &image).end) + 63;
 }
 
-// Up to four windows of one group of channels.
-static void compute_windows(const subbyte_layer_view *view, const subbyte_image *image, int32_t position, int32_t count,
-                            int32_t group, int8_t *output, int8_t *scratch) {
-  const subbyte_header *header = &view->header;
-  const int32_t features = header->input_features, channels = header->output_channels / header->groups;
-  const int32_t group_inputs = image->channels / header->groups;
-  subbyte_inputs inputs;
-  for (int32_t r = 0; r < count; ++r) {
-    const subbyte_window window = subbyte_find_window(image, position + r);
-    const int8_t *row = find_in_place(image, window.item, window.top, window.left, group_inputs);
-    if (row != NULL) {
-      inputs.x[r] = row + (ptrdiff_t)window.left * image->channels + (ptrdiff_t)group_inputs * group;
-    } else {
-      int8_t *patch = scratch + (ptrdiff_t)features * r;
-      gather(image, window.item, window.top, window.left, group_inputs * group, group_inputs, patch);
-      inputs.x[r] = patch;
-    }
+// Where part `part` starts, if so many tiles are shared out.
+static int32_t start_of(int32_t part, int32_t parts, int32_t tiles) {
+  return tiles / parts * part + subbyte_smaller(part, tiles % parts);
+}
+
+// Scratch memory has room to start at a multiple of 64 bytes.
+static int8_t *align(void *scratch) {
+  return (int8_t *)scratch + (-(uintptr_t)scratch & 63);
+}
+
+void subbyte_conv_2d_part(const void *layer, const int8_t *input, int32_t batch, int32_t height, int32_t width,
+                          int8_t *output, void *scratch, const subbyte_isa *isa, int32_t part, int32_t parts) {
+  subbyte_layer_view view;
+  subbyte_view_layer(&view, layer, isa);
+  const subbyte_image image = make_image(&view.header, input, batch, height, width);
+  const int32_t tiles = subbyte_count_tiles(&image);
+  int8_t *const memory = align(scratch);
+  subbyte_fill_codebook(&view);
+  const int32_t first = start_of(part, parts, tiles), last = start_of(part + 1, parts, tiles);
+  if (view.header.op == SUBBYTE_DEPTHWISE_CONV_2D) {
+    subbyte_compute_depthwise(&view, &image, first, last, output, memory);
+    return;
   }
-  subbyte_set_rows(&inputs, count, features, view->isa);
-  subbyte_compute_channels(view, channels * group, channels * (group + 1), &inputs,
-                           output + (ptrdiff_t)header->output_channels * position);
+  const layout at = plan(&view.header, &image);
+  job job = {.view = &view,
+             .image = &image,
+             .window = make_window(&view.header),
+             .first = first,
+             .last = last,
+             .output = output,
+             .strip = memory + at.strip};
+  job.slice = (subbyte_slice){.channels = job.window.channels, .multiplier = 1};
+  for (int32_t group = 0; group < view.header.groups; ++group) {
+    compute_group(&job, &at, group, memory);
+  }
 }
 
 void subbyte_conv_2d(const void *layer, const int8_t *input, int32_t batch, int32_t height, int32_t width,
                      int8_t *output, void *scratch, const subbyte_isa *isa) {
-  subbyte_layer_view view;
-  subbyte_view_layer(&view, layer, isa);
-  const subbyte_image image = subbyte_make_image(&view.header, input, height, width);
-  const int32_t positions = batch * image.rows.output_size * image.columns.output_size;
-  if (view.header.op == SUBBYTE_DEPTHWISE_CONV_2D) {
-    subbyte_compute_depthwise(&view, &image, 0, positions, output, scratch);
-    return;
-  }
-  for (int32_t position = 0; position < positions; position += SUBBYTE_ROWS) {
-    for (int32_t group = 0; group < view.header.groups; ++group) {
-      compute_windows(&view, &image, position, subbyte_smaller(positions - position, SUBBYTE_ROWS), group, output,
-                      scratch);
-    }
-  }
+  subbyte_conv_2d_part(layer, input, batch, height, width, output, scratch, isa, 0, 1);
 }

@@ -1,92 +1,113 @@
-// Depthwise convolutions: the weights are decoded once a call, since every output position needs all of them.
+// Depthwise convolutions: the weights of a tile of channels are decoded once a call, since every position needs them.
 #include "window.h"
 
-enum { QUAD = 4 }; // taps side by side, one byte each
+enum { QUAD = 4, QUAD_BYTES = QUAD * SUBBYTE_PANEL };
 
-static int32_t count_quads(int32_t taps) {
-  return taps / QUAD + (taps % QUAD != 0);
+// Where things lie in the scratch memory.
+typedef struct layout {
+  size_t panel, weights; // one decoded panel, and the tile
+  size_t start, offsets, strip, end;
+} layout;
+
+static layout plan(const subbyte_header *header, const subbyte_image *image) {
+  const size_t quads = (size_t)subbyte_quads(header->input_features);
+  const int32_t channels = subbyte_smaller(header->output_channels, SUBBYTE_DEPTHWISE_TILE);
+  layout at = {.panel = 0};
+  at.weights = at.panel + QUAD_BYTES * quads;
+  at.start = at.weights + QUAD_BYTES * quads * SUBBYTE_DEPTHWISE_PANELS;
+  at.offsets = at.start + sizeof(int32_t) * SUBBYTE_DEPTHWISE_TILE;
+  at.strip = at.offsets + sizeof(int32_t) * QUAD * quads;
+  at.end = at.strip + (size_t)subbyte_strip_bytes(image, channels);
+  return at;
 }
 
-size_t subbyte_depthwise_scratch(const subbyte_header *header) {
-  const size_t panel_bytes = (size_t)(QUAD * SUBBYTE_PANEL) * (size_t)count_quads(header->input_features);
-  return panel_bytes * (size_t)(subbyte_whole_panels(header->output_channels) / SUBBYTE_PANEL + 1);
+size_t subbyte_depthwise_scratch(const subbyte_header *header, const subbyte_image *image) {
+  return plan(header, image).end;
 }
 
-// Decodes the panel of `channels` output channels that starts with `first`: [quads, 16, 4], zeros where there is no tap
-// or no channel.
-static void decode_panel(const subbyte_layer_view *view, int32_t first, int32_t channels, int8_t *weights) {
+// Decodes output channels [first, first + channels), to [quads, 4, panels, 4, QUAD].
+static void unpack_tile(const subbyte_layer_view *view, int32_t first, int32_t channels, int8_t *panel,
+                        int8_t *weights) {
+  const int32_t quads = subbyte_quads(view->header.input_features);
+  memset(weights, 0, (size_t)(QUAD_BYTES * SUBBYTE_DEPTHWISE_PANELS) * (size_t)quads);
+  for (int32_t p = 0; SUBBYTE_PANEL * p < channels; ++p) {
+    const int32_t start = SUBBYTE_PANEL * p;
+    subbyte_unpack_panel(view, first + start, subbyte_smaller(channels - start, SUBBYTE_PANEL), panel);
+    for (int32_t i = 0; i < 4 * quads; ++i) { // 4 channels of a quad
+      memcpy(weights + 16 * (SUBBYTE_DEPTHWISE_PANELS * i + p), panel + 16 * i, 16);
+    }
+  }
+}
+
+// What a call computes with.
+typedef struct job {
+  const subbyte_image *image;
+  subbyte_header header;
+  subbyte_depthwise_sums *compute;
+  subbyte_slice slice;
+  subbyte_windows windows;
+  int8_t *weights, *strip;
+  int32_t *start;
+} job;
+
+// Where the sums start: less what the flip adds, which is the sum of a window of flips.
+static void find_start(job *job) {
+  memset(job->start, 0, sizeof(int32_t) * SUBBYTE_DEPTHWISE_TILE);
+  if (job->slice.flip) {
+    int32_t sums[SUBBYTE_TILE];
+    memset(job->strip, job->slice.flip, (size_t)subbyte_strip_bytes(job->image, job->slice.channels));
+    job->windows.rows = 1;
+    job->windows.x[0] = job->strip;
+    job->compute(job->weights, &job->windows, job->start, sums);
+    for (int32_t c = 0; c < SUBBYTE_DEPTHWISE_TILE; ++c) {
+      job->start[c] = -sums[c];
+    }
+  }
+}
+
+static void compute_tile(job *job, const subbyte_layer_view *view, const subbyte_tile *tile, int8_t *output) {
+  const int32_t positions = tile->rows * tile->columns;
+  subbyte_fill_strip(job->image, tile, &job->slice, job->strip);
+  for (int32_t position = 0; position < positions; position += SUBBYTE_ROWS) {
+    int32_t sums[SUBBYTE_ROWS * SUBBYTE_TILE];
+    subbyte_set_windows(&job->windows, subbyte_smaller(positions - position, SUBBYTE_ROWS), job->image, tile, position,
+                        job->strip, job->slice.channels);
+    job->compute(job->weights, &job->windows, job->start, sums);
+    int8_t *to = output + (ptrdiff_t)job->header.output_channels * (tile->first + position) + job->slice.first;
+    view->isa->finish(&job->header, view->bytes, job->slice.first, job->slice.channels, job->windows.rows, NULL, sums,
+                      to);
+  }
+}
+
+void subbyte_compute_depthwise(const subbyte_layer_view *view, const subbyte_image *image, int32_t first, int32_t last,
+                               int8_t *output, int8_t *memory) {
   const subbyte_header *header = &view->header;
-  const subbyte_panels panels = subbyte_find_panels(view, first, channels);
-  const int32_t taps = header->input_features, quads = count_quads(taps);
-  for (int32_t quad = 0; quad < quads; ++quad) {
-    for (int32_t c = 0; c < SUBBYTE_PANEL; ++c) {
-      for (int32_t j = 0; j < QUAD; ++j) {
-        const int32_t tap = QUAD * quad + j;
-        int32_t weight = 0;
-        if (tap < taps && c < channels) {
-          const int32_t code = subbyte_load_code(&panels, 0, c, tap);
-          weight =
-              header->decode == SUBBYTE_LINEAR ? header->code_offset + header->code_step * code : view->codebook[code];
-        }
-        *weights++ = (int8_t)weight;
-      }
-    }
-  }
-}
-
-// The inputs of output channels [first, first + channels) at a window: [taps, 16].
-static void gather_panel(const subbyte_image *image, subbyte_window window, int32_t multiplier, int32_t first,
-                         int32_t channels, int8_t *patch) {
-  for (int32_t ky = 0; ky < image->rows.kernel; ++ky) {
-    const int8_t *row = subbyte_find_row(image, window.item, window.top + ky * image->rows.dilation);
-    for (int32_t kx = 0; kx < image->columns.kernel; ++kx, patch += SUBBYTE_PANEL) {
-      const int32_t x = window.left + kx * image->columns.dilation;
-      if (row == NULL || x < 0 || x >= image->columns.size) {
-        memset(patch, image->padding, SUBBYTE_PANEL);
-        continue;
-      }
-      const int8_t *pixel = row + (ptrdiff_t)x * image->channels;
-      if (multiplier == 1 && channels == SUBBYTE_PANEL) {
-        memcpy(patch, pixel + first, SUBBYTE_PANEL);
-        continue;
-      }
-      for (int32_t c = 0; c < channels; ++c) {
-        patch[c] = pixel[(first + c) / multiplier];
-      }
-    }
-  }
-}
-
-void subbyte_compute_depthwise(const subbyte_layer_view *view, const subbyte_image *image, int32_t first_position,
-                               int32_t last_position, int8_t *output, int8_t *scratch) {
-  subbyte_header header = view->header;
-  const int32_t channels = header.output_channels, multiplier = channels / header.input_channels;
-  const int32_t quads = count_quads(header.input_features), panel_bytes = QUAD * SUBBYTE_PANEL * quads;
-  int8_t *const patch = scratch, *const weights = scratch + panel_bytes;
-  memset(patch, 0, (size_t)panel_bytes); // what no tap or channel writes stays zero
-  for (int32_t first = 0; first < channels; first += SUBBYTE_PANEL) {
-    decode_panel(view, first, subbyte_smaller(channels - first, SUBBYTE_PANEL),
-                 weights + (ptrdiff_t)panel_bytes * (first / SUBBYTE_PANEL));
-  }
-  subbyte_depthwise_sums *const compute =
-      view->isa->depthwise_sums ? view->isa->depthwise_sums : subbyte_portable_depthwise_sums;
-  header.decode = SUBBYTE_CODEBOOK; // the sums are of weights, no longer of codes
-  subbyte_inputs inputs;
-  for (int32_t position = first_position; position < last_position; position += SUBBYTE_ROWS) {
-    inputs.rows = subbyte_smaller(last_position - position, SUBBYTE_ROWS);
-    for (int32_t tile = 0; tile < channels; tile += SUBBYTE_TILE) {
-      int32_t sums[SUBBYTE_ROWS * SUBBYTE_TILE];
-      const int32_t tile_channels = subbyte_smaller(channels - tile, SUBBYTE_TILE);
-      for (int32_t row = 0; row < inputs.rows; ++row) {
-        const subbyte_window window = subbyte_find_window(image, position + row);
-        for (int32_t c = 0; c < tile_channels; c += SUBBYTE_PANEL) {
-          gather_panel(image, window, multiplier, tile + c, subbyte_smaller(tile_channels - c, SUBBYTE_PANEL), patch);
-          compute(weights + (ptrdiff_t)panel_bytes * ((tile + c) / SUBBYTE_PANEL), patch, quads,
-                  sums + SUBBYTE_TILE * row + c);
-        }
-      }
-      view->isa->finish(&header, view->bytes, tile, tile_channels, &inputs, sums,
-                        output + (ptrdiff_t)channels * position + tile);
+  const layout at = plan(header, image);
+  int32_t *const offsets = (int32_t *)(void *)(memory + at.offsets);
+  const int32_t taps = header->input_features, quads = subbyte_quads(taps), channels = header->output_channels;
+  const int has_own = view->isa->depthwise_sums != NULL;
+  job job = {
+      .image = image,
+      .header = *header,
+      .compute = has_own ? view->isa->depthwise_sums : subbyte_portable_depthwise_sums,
+      .slice = {.multiplier = channels / header->input_channels, .flip = has_own ? view->isa->flip : 0},
+      .windows = {.offsets = offsets, .runs = 1, .quads = quads},
+      .weights = memory + at.weights,
+      .strip = memory + at.strip,
+      .start = (int32_t *)(void *)(memory + at.start),
+  };
+  job.header.decode = SUBBYTE_CODEBOOK; // the sums are of weights, no longer of codes
+  memset(offsets + taps, 0,
+         sizeof *offsets * (size_t)(QUAD * quads - taps)); // their weights are 0
+  for (int32_t channel = 0; channel < channels; channel += SUBBYTE_DEPTHWISE_TILE) {
+    job.slice.first = channel;
+    job.slice.channels = subbyte_smaller(channels - channel, SUBBYTE_DEPTHWISE_TILE);
+    subbyte_find_taps(image, job.slice.channels, 1, offsets);
+    unpack_tile(view, channel, job.slice.channels, memory + at.panel, job.weights);
+    find_start(&job);
+    for (int32_t index = first; index < last; ++index) {
+      const subbyte_tile tile = subbyte_find_tile(image, index);
+      compute_tile(&job, view, &tile, output);
     }
   }
 }

@@ -267,9 +267,9 @@ static int32_t input_sum(const int8_t *x, int32_t features) {
 }
 
 // Compiled for the same processor.
-static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
-                   const subbyte_inputs *inputs, const int32_t *sums, int8_t *output) {
-  subbyte_portable.finish(header, layer, first, channels, inputs, sums, output);
+static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels, int32_t rows,
+                   const int32_t *input_sums, const int32_t *sums, int8_t *output) {
+  subbyte_portable.finish(header, layer, first, channels, rows, input_sums, sums, output);
 }
 
 const subbyte_isa subbyte_dsp = {

@@ -81,8 +81,8 @@ SUBBYTE_FINISH_INLINE void subbyte_finish_panels(const subbyte_header *header, c
 
 // Output channels [first, first + channels), at most a tile, of each row; `output` is the first channel of row 0.
 SUBBYTE_FINISH_INLINE void subbyte_finish_rows(const subbyte_header *header, const uint8_t *layer, int32_t first,
-                                               int32_t channels, const subbyte_inputs *inputs, const int32_t *sums,
-                                               int8_t *output) {
+                                               int32_t channels, int32_t rows, const int32_t *input_sums,
+                                               const int32_t *sums, int8_t *output) {
   const size_t bias_bytes = subbyte_bias_bytes(header), multiplier_bytes = subbyte_multiplier_bytes(header);
   const uint8_t *biases = layer + header->bias_offset + bias_bytes * (size_t)first;
   const uint8_t *multipliers = layer + header->multiplier_offset + multiplier_bytes * (size_t)first;
@@ -92,10 +92,10 @@ SUBBYTE_FINISH_INLINE void subbyte_finish_rows(const subbyte_header *header, con
   memcpy(last_multipliers, multipliers + multiplier_bytes * (size_t)whole, multiplier_bytes * (size_t)rest);
   const subbyte_records records[2] = {{biases, multipliers, 0, whole},
                                       {last_biases, last_multipliers, whole, subbyte_whole_panels(rest)}};
-  for (int32_t row = 0; row < inputs->rows; ++row) {
+  for (int32_t row = 0; row < rows; ++row) {
     int32_t codes[SUBBYTE_TILE];
     const int32_t *row_sums = sums + (ptrdiff_t)SUBBYTE_TILE * row;
-    const uint32_t offset = header->decode == SUBBYTE_LINEAR ? (uint32_t)(header->code_offset * inputs->sums[row]) : 0;
+    const uint32_t offset = header->decode == SUBBYTE_LINEAR ? (uint32_t)(header->code_offset * input_sums[row]) : 0;
     for (int i = 0; i < 2; ++i) {
       subbyte_finish_panels(header, &records[i], row_sums + records[i].first, offset, codes + records[i].first);
     }

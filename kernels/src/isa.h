@@ -7,14 +7,20 @@
 #include "layout.h"
 
 enum {
-  SUBBYTE_ROWS = 4, // of input that share a decoded vector of weights
+  SUBBYTE_ROWS = 4,    // of input that share a decoded vector of weights
+  SUBBYTE_WINDOWS = 8, // of a convolution that share a loaded one
 // Panels that are computed at once. All that is kept on the stack for them takes about 10 KB, or 2 KB without vectors.
 #if UINTPTR_MAX > UINT32_MAX || defined(__ARM_NEON)
   SUBBYTE_TILE_PANELS = 16,
+  SUBBYTE_DEPTHWISE_PANELS = 4, // of a depthwise convolution: a register of 64 bytes
+  SUBBYTE_DECODES = 1,          // there is memory for decoded weights
 #else
   SUBBYTE_TILE_PANELS = 2,
+  SUBBYTE_DEPTHWISE_PANELS = 2,
+  SUBBYTE_DECODES = 0,
 #endif
   SUBBYTE_TILE = SUBBYTE_TILE_PANELS * SUBBYTE_PANEL, // their output channels
+  SUBBYTE_DEPTHWISE_TILE = SUBBYTE_DEPTHWISE_PANELS * SUBBYTE_PANEL,
 };
 
 // Rows of input. What does not fill a stride of 32 lies in the tail, with zeros behind it.
@@ -39,7 +45,7 @@ typedef struct subbyte_panels {
   int32_t count;                         // of panels: 1 to SUBBYTE_TILE_PANELS
   int32_t channels;                      // of all panels
   int32_t weight_bits;
-  const int8_t *codebook; // 256 values, the code's own 2^weight_bits first; of a linear layer nothing
+  const int8_t *codebook; // 256 values, those of the codes first; of a linear layer only for subbyte_decode
 } subbyte_panels;
 
 // Of one panel. Its blocks have 4 bytes for each.
@@ -70,27 +76,50 @@ static inline int32_t subbyte_load_code(const subbyte_panels *panels, int32_t pa
 // value; so may be those of rows beyond `rows`.
 typedef void subbyte_sums(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *sums);
 
-// sums[c] = sum_k weights[k / 4, c, k % 4] * inputs[k, c], for 16 channels, each with inputs of its own, and 4 * quads
-// taps.
-typedef void subbyte_depthwise_sums(const int8_t *weights, const int8_t *inputs, int32_t quads,
-                                    int32_t sums[SUBBYTE_PANEL]);
+// weights[k / 4, c, k % 4] = codebook[code[c, k]] for one panel and k < 4 * quads, 16 channels of which those that the
+// panel lacks may be anything. The codebook is there for linear layers too, evenly spaced.
+typedef void subbyte_decode(const subbyte_panels *panel, int is_linear, int32_t quads, int8_t *weights);
+
+// Windows of a convolution: inputs of each lie in runs, at the same offsets from where it starts.
+//
+// A variant whose instruction multiplies unsigned inputs has a `flip` of 128: it gets x ^ 128, which is x + 128. What
+// that adds to a sum is taken off where the sum starts.
+typedef struct subbyte_windows {
+  int32_t rows;                     // 1 to 8: windows
+  const int8_t *x[SUBBYTE_WINDOWS]; // where each starts
+  const int32_t *offsets;           // of the runs; of a depthwise convolution, of its taps
+  int32_t runs, quads;              // quads of inputs of a run; of a depthwise convolution, of taps
+} subbyte_windows;
+
+// sums[SUBBYTE_TILE * r + c] = start[c] + sum_k weights[c / 16, k / 4, c % 16, k % 4] * x[r, k], for the channels of
+// some whole panels. All runs, of 4 * quads inputs each, are one behind the other in k.
+typedef void subbyte_window_sums(const int8_t *weights, int32_t panels, const subbyte_windows *windows,
+                                 const int32_t *start, int32_t *sums);
+
+// sums[SUBBYTE_TILE * r + c] = start[c] + sum_k weight[k, c] * x[r, k, c], for the SUBBYTE_DEPTHWISE_TILE channels at
+// every tap. The weights lie where unpacking the bytes of four taps, two by two, brings their inputs: [k / 4, c % 16 /
+// 4, c / 16, c % 4, k % 4].
+typedef void subbyte_depthwise_sums(const int8_t *weights, const subbyte_windows *windows, const int32_t *start,
+                                    int32_t *sums);
 
 struct subbyte_isa {
   const char *name;
   int (*runs)(void); // on this processor
   // A variant without loops of its own for one of these takes the portable one.
   subbyte_sums *linear_sums, *codebook_sums;
+  subbyte_decode *decode;                 // NULL: the portable one
+  subbyte_window_sums *window_sums;       // NULL: from the packed weights, by linear_sums and codebook_sums
   subbyte_depthwise_sums *depthwise_sums; // NULL: the portable one
+  uint8_t flip;                           // of the inputs of these two
   int32_t (*input_sum)(const int8_t *x, int32_t features);
   // subbyte_finish_rows() of finish.h, compiled for this instruction set, or the same numbers by its own instructions.
-  void (*finish)(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
-                 const subbyte_inputs *inputs, const int32_t *sums, int8_t *output);
+  void (*finish)(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels, int32_t rows,
+                 const int32_t *input_sums, const int32_t *sums, int8_t *output);
 };
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define SUBBYTE_X86
 extern const subbyte_isa subbyte_avx512vnni, subbyte_avx2;
-subbyte_depthwise_sums subbyte_avx2_depthwise_sums;
 #if defined(__clang__) || __GNUC__ >= 11
 #define SUBBYTE_AVXVNNI
 extern const subbyte_isa subbyte_avxvnni;
@@ -114,6 +143,7 @@ extern const subbyte_isa subbyte_dsp;
 
 extern const subbyte_isa subbyte_portable;
 subbyte_sums subbyte_portable_linear_sums, subbyte_portable_codebook_sums;
+subbyte_decode subbyte_portable_decode;
 subbyte_depthwise_sums subbyte_portable_depthwise_sums;
 
 #endif

@@ -64,8 +64,8 @@ INLINE void finish_row(const finisher *finisher, const uint8_t *biases, int bias
   }
 }
 
-FUNCTION void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
-                     const subbyte_inputs *inputs, const int32_t *sums, int8_t *output) {
+FUNCTION void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels, int32_t rows,
+                     const int32_t *input_sums, const int32_t *sums, int8_t *output) {
   const int bias_type = header->bias_type, multiplier_type = header->multiplier_type;
   const uint8_t *biases = layer + header->bias_offset + subbyte_bias_bytes(header) * (size_t)first;
   const uint8_t *multipliers = layer + header->multiplier_offset + subbyte_multiplier_bytes(header) * (size_t)first;
@@ -77,10 +77,10 @@ FUNCTION void finish(const subbyte_header *header, const uint8_t *layer, int32_t
       .clamp_min = vdupq_n_s8((int8_t)header->clamp_min),
       .clamp_max = vdupq_n_s8((int8_t)header->clamp_max),
   };
-  for (int32_t row = 0; row < inputs->rows; ++row) {
+  for (int32_t row = 0; row < rows; ++row) {
     const int32_t *row_sums = sums + (ptrdiff_t)SUBBYTE_TILE * row;
     int8_t *to = output + (ptrdiff_t)header->output_channels * row;
-    finisher.offset = vdupq_n_s32(is_linear ? header->code_offset * inputs->sums[row] : 0);
+    finisher.offset = vdupq_n_s32(is_linear ? header->code_offset * input_sums[row] : 0);
     if (bias_type == SUBBYTE_BIAS_INT16 && multiplier_type == SUBBYTE_MULTIPLIER_UFLOAT16) { // as what we train has
       finish_row(&finisher, biases, SUBBYTE_BIAS_INT16, multipliers, SUBBYTE_MULTIPLIER_UFLOAT16, channels, row_sums,
                  to);
@@ -92,9 +92,9 @@ FUNCTION void finish(const subbyte_header *header, const uint8_t *layer, int32_t
 
 #else
 
-static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
-                   const subbyte_inputs *inputs, const int32_t *sums, int8_t *output) {
-  subbyte_finish_rows(header, layer, first, channels, inputs, sums, output);
+static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels, int32_t rows,
+                   const int32_t *input_sums, const int32_t *sums, int8_t *output) {
+  subbyte_finish_rows(header, layer, first, channels, rows, input_sums, sums, output);
 }
 
 #endif

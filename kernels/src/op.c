@@ -75,7 +75,11 @@ static const char *fit_image(subbyte_op *op, const subbyte_header *header, const
     return "the window of the convolution is larger than its input";
   }
   const int sizes[] = {op->batch, op->output_height, op->output_width, op->output_channels};
-  return multiply(sizes, 4) >= 0 ? NULL : "the output of the convolution is too large";
+  if (multiply(sizes, 4) < 0) {
+    return "the output of the convolution is too large";
+  }
+  op->scratch_bytes = subbyte_conv_2d_scratch(op->layer, op->batch, op->height, op->width);
+  return op->scratch_bytes <= INT32_MAX ? NULL : "the window of the convolution takes too much memory";
 }
 
 const char *subbyte_fit_op(subbyte_op *op, int32_t kind, const void *layer, size_t bytes,
@@ -102,7 +106,6 @@ const char *subbyte_fit_op(subbyte_op *op, int32_t kind, const void *layer, size
   if (kind == SUBBYTE_FULLY_CONNECTED) {
     return fit_rows(op, &header, input);
   }
-  op->scratch_bytes = subbyte_conv_2d_scratch(layer);
   return fit_image(op, &header, input);
 }
 

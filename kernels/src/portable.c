@@ -96,23 +96,25 @@ void subbyte_portable_codebook_sums(const subbyte_panels *panels, const subbyte_
   }
 }
 
-void subbyte_portable_depthwise_sums(const int8_t *weights, const int8_t *inputs, int32_t quads,
-                                     int32_t sums[SUBBYTE_PANEL]) {
-  memset(sums, 0, sizeof *sums * SUBBYTE_PANEL);
-  for (int32_t quad = 0; quad < quads; ++quad) {
-    for (int32_t j = 0; j < QUAD; ++j) {
-      for (int32_t c = 0; c < SUBBYTE_PANEL; ++c) {
-        sums[c] += weights[QUAD * c + j] * inputs[c];
+void subbyte_portable_depthwise_sums(const int8_t *weights, const subbyte_windows *windows, const int32_t *start,
+                                     int32_t *sums) {
+  for (int32_t row = 0; row < windows->rows; ++row, sums += SUBBYTE_TILE) {
+    memcpy(sums, start, sizeof *sums * SUBBYTE_DEPTHWISE_TILE);
+    const int8_t *digits = weights;
+    for (int32_t tap = 0; tap < QUAD * windows->quads; ++tap) {
+      const int8_t *x = windows->x[row] + windows->offsets[tap];
+      for (int32_t c = 0; c < SUBBYTE_DEPTHWISE_TILE; ++c) {
+        const int32_t at = (c % 16 / 4 * SUBBYTE_DEPTHWISE_PANELS + c / 16) * 4 + c % 4;
+        sums[c] += digits[QUAD * at + tap % QUAD] * x[c];
       }
-      inputs += SUBBYTE_PANEL;
+      digits += tap % QUAD == QUAD - 1 ? QUAD * SUBBYTE_DEPTHWISE_TILE : 0;
     }
-    weights += QUAD * SUBBYTE_PANEL;
   }
 }
 
-static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
-                   const subbyte_inputs *inputs, const int32_t *sums, int8_t *output) {
-  subbyte_finish_rows(header, layer, first, channels, inputs, sums, output);
+static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels, int32_t rows,
+                   const int32_t *input_sums, const int32_t *sums, int8_t *output) {
+  subbyte_finish_rows(header, layer, first, channels, rows, input_sums, sums, output);
 }
 
 const subbyte_isa subbyte_portable = {

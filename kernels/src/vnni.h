@@ -1,7 +1,8 @@
 // The loops of the variants that multiply unsigned by signed bytes and add four products to a 32-bit sum (VNNI).
 //
 // The file that includes it defines, for its registers: TARGET, the attribute of its functions; `vector`; PARTS,
-// MOST_VECTORS and MOST_SUMS; and the operations that are used here.
+// MOST_VECTORS and MOST_SUMS; WIDE_WINDOWS, 1 where two panels by 8 windows have room; and the operations that are
+// used here.
 #ifndef SUBBYTE_VNNI_H
 #define SUBBYTE_VNNI_H
 
@@ -9,7 +10,10 @@
 // gcc unrolls these loops only if asked, and keeps an array in registers only if its loops are unrolled.
 #define UNROLL _Pragma("GCC unroll 16")
 
-enum { LANES = SUBBYTE_PANEL / PARTS }; // output channels of a vector, with a quad of inputs each
+enum {
+  LANES = SUBBYTE_PANEL / PARTS,        // output channels of a vector, with a quad of inputs each
+  WINDOW_PANELS = WIDE_WINDOWS ? 2 : 1, // at once
+};
 
 // What is computed at once. All of it is constant to the compiler.
 typedef struct shape {
@@ -302,9 +306,210 @@ TARGET static void codebook_sums(const subbyte_panels *panels, const subbyte_inp
   }
 }
 
-TARGET static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
-                          const subbyte_inputs *inputs, const int32_t *sums, int8_t *output) {
-  subbyte_finish_rows(header, layer, first, channels, inputs, sums, output);
+// The value of each code of a linear layer: that of its low digit and what its high digit adds.
+INLINE vector add_digits(vector codes, int bits, vector low, vector high) {
+  const vector value = shuffle(low, bits > 4 ? and(codes, set_bytes(15)) : codes);
+  return bits > 4 ? add_bytes(value, shuffle(high, and(shift_bytes_right(codes, 4), set_bytes(15)))) : value;
+}
+
+INLINE void decode_panel(const subbyte_panels *panel, int bits, int is_linear, int32_t quads, int8_t *weights) {
+  const size_t block_bytes = 4 * (size_t)panel->channels;
+  vector entries[16], high;
+  for (int i = 0; i < (bits > 4 ? 1 << (bits - 4) : 1); ++i) {
+    entries[i] = repeat(_mm_loadu_si128((const __m128i *)(const void *)(panel->codebook + 16 * i)));
+  }
+  if (is_linear && bits > 4) {
+    int8_t steps[16] = {0};
+    for (int i = 0; i < 1 << (bits - 4); ++i) {
+      steps[i] = (int8_t)(panel->codebook[16 * i] - panel->codebook[0]);
+    }
+    high = repeat(_mm_loadu_si128((const __m128i *)(const void *)steps));
+  } else {
+    high = set_bytes(0);
+  }
+  const uint8_t *blocks[SUBBYTE_PLANES];
+  for (int plane = 0; plane < SUBBYTE_PLANES; ++plane) {
+    blocks[plane] = panel->planes[plane];
+  }
+  for (int32_t first = 0; first < quads; first += SUBBYTE_STRIDE / 4) {
+    UNROLL
+    for (int quad = 0; quad < SUBBYTE_STRIDE / 4; ++quad) {
+      if (first + quad < quads) {
+        UNROLL
+        for (int part = 0; part < PARTS; ++part) {
+          const vector codes = gather_codes(blocks, block_bytes, part, bits, 4 * quad);
+          const vector values = is_linear ? add_digits(codes, bits, entries[0], high) : look_up(codes, bits, entries);
+          store((int32_t *)(void *)weights + SUBBYTE_PANEL * (first + quad) + LANES * part, values);
+        }
+      }
+    }
+    for (int plane = 0; plane < SUBBYTE_PLANES; ++plane) { // a stride has as many blocks as the plane has bits
+      blocks[plane] = blocks[plane] ? blocks[plane] + block_bytes * (8 >> plane) : NULL;
+    }
+  }
+}
+
+TARGET static void decode(const subbyte_panels *panel, int is_linear, int32_t quads, int8_t *weights) {
+#define DECODE_BITS(bits)                                                                                              \
+  case bits:                                                                                                           \
+    if (is_linear) {                                                                                                   \
+      decode_panel(panel, bits, 1, quads, weights);                                                                    \
+    } else {                                                                                                           \
+      decode_panel(panel, bits, 0, quads, weights);                                                                    \
+    }                                                                                                                  \
+    break
+  switch (panel->weight_bits) {
+    DECODE_BITS(1);
+    DECODE_BITS(2);
+    DECODE_BITS(3);
+    DECODE_BITS(4);
+    DECODE_BITS(5);
+    DECODE_BITS(6);
+    DECODE_BITS(7);
+    DECODE_BITS(8);
+  }
+}
+
+// Some windows and panels. The inputs are the unsigned factors, so the weights are not.
+INLINE void add_windows(const int8_t *weights, const subbyte_windows *windows, int32_t row, int panels, int rows,
+                        const int32_t *start, int32_t *sums) {
+  const int vectors = PARTS * panels;
+  const size_t panel_bytes = (size_t)SUBBYTE_BLOCK_BYTES * (size_t)windows->runs * (size_t)windows->quads;
+  vector totals[WINDOW_PANELS * PARTS * SUBBYTE_WINDOWS];
+  UNROLL
+  for (int v = 0; v < vectors; ++v) {
+    const vector first = load((const uint8_t *)(start + LANES * v));
+    UNROLL
+    for (int r = 0; r < rows; ++r) {
+      totals[r * vectors + v] = first;
+    }
+  }
+  const ptrdiff_t run_bytes = 4 * (ptrdiff_t)windows->quads;
+#pragma GCC unroll 1
+  for (int32_t run = 0; run < windows->runs; ++run) {
+    const int8_t *x[SUBBYTE_WINDOWS];
+    UNROLL
+    for (int r = 0; r < rows; ++r) {
+      x[r] = windows->x[row + r] + windows->offsets[run];
+    }
+#pragma GCC unroll 1
+    for (ptrdiff_t k = 0; k < run_bytes; k += 4) {
+      vector digits[WINDOW_PANELS * PARTS];
+      UNROLL
+      for (int v = 0; v < vectors; ++v) {
+        digits[v] = load((const uint8_t *)weights + panel_bytes * (size_t)(v / PARTS) + 4 * LANES * (v % PARTS));
+      }
+      weights += SUBBYTE_BLOCK_BYTES;
+      UNROLL
+      for (int r = 0; r < rows; ++r) {
+        const vector quad = set_sums(load_quad(x[r] + k));
+        UNROLL
+        for (int v = 0; v < vectors; ++v) {
+          totals[r * vectors + v] = add_products(totals[r * vectors + v], quad, digits[v]);
+        }
+      }
+    }
+  }
+  UNROLL
+  for (int r = 0; r < rows; ++r) {
+    UNROLL
+    for (int v = 0; v < vectors; ++v) {
+      store(sums + SUBBYTE_TILE * r + LANES * v, totals[r * vectors + v]);
+    }
+  }
+}
+
+// Functions of their own: that leaves the registers to their pointers.
+#define WINDOWS(panels, rows)                                                                                          \
+  TARGET __attribute__((noinline)) static void add_windows_##panels##_##rows(                                          \
+      const int8_t *weights, const subbyte_windows *windows, int32_t row, const int32_t *start, int32_t *sums) {       \
+    add_windows(weights, windows, row, panels, rows, start, sums);                                                     \
+  }
+WINDOWS(1, 1)
+WINDOWS(1, 2)
+WINDOWS(1, 4)
+#if WIDE_WINDOWS
+WINDOWS(1, 8)
+WINDOWS(2, 1)
+WINDOWS(2, 2)
+WINDOWS(2, 4)
+WINDOWS(2, 8)
+#endif
+
+typedef void add_windows_function(const int8_t *weights, const subbyte_windows *windows, int32_t row,
+                                  const int32_t *start, int32_t *sums);
+
+TARGET static void window_sums(const int8_t *weights, int32_t panels, const subbyte_windows *windows,
+                               const int32_t *start, int32_t *sums) {
+#if WIDE_WINDOWS
+  static add_windows_function *const add[2][4] = {{add_windows_1_1, add_windows_1_2, add_windows_1_4, add_windows_1_8},
+                                                  {add_windows_2_1, add_windows_2_2, add_windows_2_4, add_windows_2_8}};
+  int some = 3;
+#else
+  static add_windows_function *const add[1][3] = {{add_windows_1_1, add_windows_1_2, add_windows_1_4}};
+  int some = 2;
+#endif
+  const ptrdiff_t panel_bytes = (ptrdiff_t)SUBBYTE_BLOCK_BYTES * windows->runs * windows->quads;
+  for (int32_t row = 0; row < windows->rows; row += 1 << some) {
+    while (row + (1 << some) > windows->rows) {
+      --some;
+    }
+    int32_t *to = sums + SUBBYTE_TILE * row;
+    for (int32_t panel = 0, most; panel < panels; panel += most) {
+      most = panels - panel < WINDOW_PANELS ? 1 : WINDOW_PANELS;
+      add[most - 1][some](weights + panel_bytes * panel, windows, row, start + SUBBYTE_PANEL * panel,
+                          to + SUBBYTE_PANEL * panel);
+    }
+  }
+}
+
+// Four taps of the channels of a vector of bytes.
+INLINE void add_taps(const int8_t *weights, const int8_t *const x[4], vector totals[4]) {
+  vector taps[4];
+  UNROLL
+  for (int i = 0; i < 4; ++i) {
+    taps[i] = load((const uint8_t *)x[i]);
+  }
+  const vector low[2] = {zip_low_bytes(taps[0], taps[1]), zip_low_bytes(taps[2], taps[3])};
+  const vector high[2] = {zip_high_bytes(taps[0], taps[1]), zip_high_bytes(taps[2], taps[3])};
+  const vector by_channel[4] = {zip_low_pairs(low[0], low[1]), zip_high_pairs(low[0], low[1]),
+                                zip_low_pairs(high[0], high[1]), zip_high_pairs(high[0], high[1])};
+  UNROLL
+  for (int i = 0; i < 4; ++i) { // of each 16 channels 4
+    totals[i] = add_products(totals[i], by_channel[i], load((const uint8_t *)weights + SUBBYTE_DEPTHWISE_TILE * i));
+  }
+}
+
+TARGET static void depthwise_sums(const int8_t *weights, const subbyte_windows *windows, const int32_t *start,
+                                  int32_t *sums) {
+  enum { BYTES = 4 * LANES };
+  for (int32_t row = 0; row < windows->rows; ++row) {
+    UNROLL
+    for (int part = 0; part < PARTS; ++part) {
+      const int8_t *digits = weights + BYTES * part;
+      vector totals[4];
+      UNROLL
+      for (int i = 0; i < 4; ++i) {
+        totals[i] = set_sums(0);
+      }
+      for (int32_t quad = 0; quad < windows->quads; ++quad) {
+        const int8_t *x[4];
+        UNROLL
+        for (int i = 0; i < 4; ++i) {
+          x[i] = windows->x[row] + windows->offsets[4 * quad + i] + BYTES * part;
+        }
+        add_taps(digits, x, totals);
+        digits += 4 * SUBBYTE_DEPTHWISE_TILE;
+      }
+      vector in_order[4];
+      transpose(totals, in_order);
+      UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const int32_t c = BYTES * part + LANES * i;
+        store(sums + SUBBYTE_TILE * row + c, add(in_order[i], load((const uint8_t *)(start + c))));
+      }
+    }
+  }
 }
 
 #endif

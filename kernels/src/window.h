@@ -1,4 +1,5 @@
-// Convolutions: which inputs an output position sees.
+// Convolutions: which inputs an output position sees. They are computed in tiles of positions, each from a strip, a
+// copy of the inputs that its windows see: there every window is inside, padding being inputs like any other.
 #ifndef SUBBYTE_WINDOW_H
 #define SUBBYTE_WINDOW_H
 
@@ -10,33 +11,69 @@ typedef struct subbyte_axis {
   int32_t size;        // of the input
   int32_t output_size; // of the output
   int32_t before;      // padded in front of the input
+  int32_t tile;        // output positions at once
+  int32_t strip;       // inputs of such a tile
 } subbyte_axis;
 
 typedef struct subbyte_image {
   const int8_t *input; // [batch, height, width, channels]
+  int32_t batch;
   subbyte_axis rows, columns;
   int32_t channels;
   int8_t padding; // the zero point
 } subbyte_image;
 
-// Where the first tap of an output position lies in the input; outside, if in the padding.
-typedef struct subbyte_window {
-  int32_t item, top, left;
-} subbyte_window;
+// Output positions that lie one behind the other: whole rows, or a part of one.
+typedef struct subbyte_tile {
+  int32_t item, top, left; // the first of them
+  int32_t rows, columns;
+  int32_t first; // of all positions of the output
+} subbyte_tile;
 
-subbyte_image subbyte_make_image(const subbyte_header *header, const int8_t *input, int32_t height, int32_t width);
+// What a strip holds of every pixel: output channels [first, first + channels) of a depthwise convolution of that
+// multiplier, or inputs [first, first + channels) where it is 1.
+typedef struct subbyte_slice {
+  int32_t first, channels, multiplier;
+  uint8_t flip; // of the inputs
+} subbyte_slice;
 
-// Positions are counted along rows of each item of the batch.
-subbyte_window subbyte_find_window(const subbyte_image *image, int32_t position);
+subbyte_image subbyte_make_image(const subbyte_header *header, const int8_t *input, int32_t batch, int32_t height,
+                                 int32_t width);
 
-// Where row `y` of one item of the batch starts, or NULL outside of the input.
-const int8_t *subbyte_find_row(const subbyte_image *image, int32_t item, int32_t y);
+int32_t subbyte_count_tiles(const subbyte_image *image);
 
-// Bytes that subbyte_compute_depthwise() works in: the decoded weights, and the inputs of a panel at one position.
-size_t subbyte_depthwise_scratch(const subbyte_header *header);
+subbyte_tile subbyte_find_tile(const subbyte_image *image, int32_t index);
 
-// Output positions [first, last); `output` is that of position 0.
+// Bytes of a strip of so many channels: what leaves read behind its end lies inside.
+uint64_t subbyte_strip_bytes(const subbyte_image *image, int32_t channels);
+
+void subbyte_fill_strip(const subbyte_image *image, const subbyte_tile *tile, const subbyte_slice *slice,
+                        int8_t *strip);
+
+// Sets the windows of `rows` positions of a tile, from its `position` on, in a strip of so many channels.
+void subbyte_set_windows(subbyte_windows *windows, int32_t rows, const subbyte_image *image, const subbyte_tile *tile,
+                         int32_t position, const int8_t *strip, int32_t channels);
+
+// Runs of inputs of a window that lie one behind the other in a strip: rows of the window, or its taps where they stand
+// apart.
+int32_t subbyte_count_runs(const subbyte_header *header);
+
+// The offsets of taps, or of the first of every `step` of them, from the start of a window.
+void subbyte_find_taps(const subbyte_image *image, int32_t channels, int32_t step, int32_t *offsets);
+
+// Decodes the panel of `channels` output channels that starts with `first`: [quads, 16, 4]. Beyond its inputs it is 0.
+void subbyte_unpack_panel(const subbyte_layer_view *view, int32_t first, int32_t channels, int8_t *weights);
+
+// Quads of so many inputs.
+static inline int32_t subbyte_quads(int32_t inputs) {
+  return inputs / 4 + (inputs % 4 != 0);
+}
+
+// Bytes that subbyte_compute_depthwise() works in, from an address that is a multiple of 64.
+size_t subbyte_depthwise_scratch(const subbyte_header *header, const subbyte_image *image);
+
+// Tiles [first, last) of the output; `memory` is where it works.
 void subbyte_compute_depthwise(const subbyte_layer_view *view, const subbyte_image *image, int32_t first, int32_t last,
-                               int8_t *output, int8_t *scratch);
+                               int8_t *output, int8_t *memory);
 
 #endif

@@ -40,6 +40,10 @@ void __aeabi_memclr(void *to, size_t bytes) {
 void __aeabi_memclr4(void *to, size_t bytes) {
   memset(to, 0, bytes);
 }
+
+void __aeabi_memclr8(void *to, size_t bytes) {
+  memset(to, 0, bytes);
+}
 #endif
 
 // Uses the whole interface, so that the linker resolves all of it.

@@ -10,7 +10,16 @@
 
 #include "subbyte.h"
 
-enum { PREFIX = 4, MAX_ROWS = 9, ALIGNMENT = 64, PANEL = 16, IMAGE_WIDTH = 5, MAX_IMAGE = 1 << 20 };
+enum {
+  PREFIX = 4,
+  PARTS = 3,
+  MAX_ROWS = 9,
+  ALIGNMENT = 64,
+  PANEL = 16,
+  IMAGE_WIDTH = 5,
+  MAX_IMAGE = 1 << 20,
+  MAX_SCRATCH = 1 << 26
+};
 
 // How often bytes were a layer, for fuzz_main.c.
 extern unsigned long fuzz_layers_run;
@@ -68,7 +77,7 @@ static void run(const uint8_t *layer, int32_t rows, const uint8_t *values, size_
   ++fuzz_layers_run;
 }
 
-// A convolution of an image of 1 to 9 by 5 pixels.
+// A convolution of an image of 1 to 9 by 5 pixels, at once and in parts.
 static void run_convolution(const uint8_t *layer, int32_t height, const uint8_t *values, size_t value_count) {
   subbyte_header header;
   memcpy(&header, layer, sizeof header);
@@ -76,11 +85,12 @@ static void run_convolution(const uint8_t *layer, int32_t height, const uint8_t 
   subbyte_conv_2d_output(layer, height, IMAGE_WIDTH, &output_height, &output_width);
   const size_t inputs = (size_t)height * IMAGE_WIDTH * (size_t)header.input_channels;
   const size_t outputs = (size_t)output_height * (size_t)output_width * (size_t)header.output_channels;
-  if (outputs == 0 || inputs > MAX_IMAGE || outputs > MAX_IMAGE) {
+  const size_t scratch_bytes = subbyte_conv_2d_scratch(layer, 1, height, IMAGE_WIDTH);
+  if (outputs == 0 || inputs > MAX_IMAGE || outputs > MAX_IMAGE || scratch_bytes > MAX_SCRATCH) {
     return;
   }
   int8_t *input = allocate(inputs), *expected = allocate(outputs), *output = allocate(outputs);
-  void *scratch = allocate(subbyte_conv_2d_scratch(layer));
+  void *scratch = allocate(scratch_bytes);
   for (size_t i = 0; i < inputs; ++i) {
     input[i] = value_count > 0 ? (int8_t)values[i % value_count] : 127;
   }
@@ -89,6 +99,11 @@ static void run_convolution(const uint8_t *layer, int32_t height, const uint8_t 
     if (subbyte_isa_runs(subbyte_isa_at(i))) {
       memset(output, ~expected[0], outputs);
       subbyte_conv_2d(layer, input, 1, height, IMAGE_WIDTH, output, scratch, subbyte_isa_at(i));
+      expect_equal(output, expected, outputs, subbyte_isa_at(i));
+      memset(output, ~expected[0], outputs);
+      for (int32_t part = 0; part < PARTS; ++part) {
+        subbyte_conv_2d_part(layer, input, 1, height, IMAGE_WIDTH, output, scratch, subbyte_isa_at(i), part, PARTS);
+      }
       expect_equal(output, expected, outputs, subbyte_isa_at(i));
     }
   }

@@ -1,0 +1,67 @@
+// Decodes weights into bytes, for windows that share them. Written for compilers to vectorise.
+#include "window.h"
+
+enum { QUAD_BYTES = 4 * SUBBYTE_PANEL }; // of 16 channels
+
+// codes = 2^width * codes + digits, for the quads of one plane, whose `width` is a constant to the compiler.
+static inline void add_digits(const uint8_t *blocks, int width, int32_t channels, int32_t quads, uint8_t *codes) {
+  const uint8_t mask = (uint8_t)((1 << width) - 1);
+  for (int32_t quad = 0; quad < quads; quad += 8 / width) {
+    for (int field = 0; field < 8 && quad + field / width < quads; field += width) {
+      if (channels == SUBBYTE_PANEL) {
+        for (int32_t i = 0; i < QUAD_BYTES; ++i) {
+          codes[i] = (uint8_t)(codes[i] << width) | (blocks[i] >> field & mask);
+        }
+      } else {
+        for (int32_t i = 0; i < 4 * channels; ++i) {
+          codes[i] = (uint8_t)(codes[i] << width) | (blocks[i] >> field & mask);
+        }
+      }
+      codes += QUAD_BYTES;
+    }
+    blocks += 4 * channels;
+  }
+}
+
+static void find_codes(const subbyte_panels *panels, int32_t quads, uint8_t *codes) {
+  memset(codes, 0, (size_t)QUAD_BYTES * (size_t)quads);
+  if (panels->planes[3]) { // the narrowest plane has the highest bits
+    add_digits(panels->planes[3], 1, panels->channels, quads, codes);
+  }
+  if (panels->planes[2]) {
+    add_digits(panels->planes[2], 2, panels->channels, quads, codes);
+  }
+  if (panels->planes[1]) {
+    add_digits(panels->planes[1], 4, panels->channels, quads, codes);
+  }
+  if (panels->planes[0]) {
+    add_digits(panels->planes[0], 8, panels->channels, quads, codes);
+  }
+}
+
+void subbyte_portable_decode(const subbyte_panels *panel, int is_linear, int32_t quads, int8_t *weights) {
+  uint8_t *codes = (uint8_t *)weights;
+  find_codes(panel, quads, codes);
+  if (is_linear) {
+    const uint8_t offset = (uint8_t)panel->codebook[0], step = (uint8_t)(panel->codebook[1] - panel->codebook[0]);
+    for (int32_t i = 0; i < QUAD_BYTES * quads; ++i) {
+      codes[i] = (uint8_t)(step * codes[i] + offset);
+    }
+  } else {
+    for (int32_t i = 0; i < QUAD_BYTES * quads; ++i) {
+      weights[i] = panel->codebook[codes[i]];
+    }
+  }
+}
+
+void subbyte_unpack_panel(const subbyte_layer_view *view, int32_t first, int32_t channels, int8_t *weights) {
+  const subbyte_panels panel = subbyte_find_panels(view, first, channels);
+  const int32_t inputs = view->header.input_features, quads = subbyte_quads(inputs);
+  subbyte_decode *const decode = view->isa->decode ? view->isa->decode : subbyte_portable_decode;
+  decode(&panel, view->header.decode == SUBBYTE_LINEAR, quads, weights);
+  for (int32_t k = inputs; k < 4 * quads; ++k) {
+    for (int32_t c = 0; c < SUBBYTE_PANEL; ++c) {
+      weights[QUAD_BYTES * (quads - 1) + 4 * c + k % 4] = 0;
+    }
+  }
+}
