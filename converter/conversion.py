@@ -33,6 +33,7 @@ class LayerReport:
         weights: how many.
         stored_bytes: of weights, scales and biases in the file, less what it shares with the layers before it.
         sqnr_db: signal to quantization noise of the weights against the float ones; None where nobody knows those.
+        zeros: share of the weights that are zero, and were before they were rounded: of a pruned layer, its sparsity.
     """
 
     layer: str
@@ -43,6 +44,7 @@ class LayerReport:
     weights: int
     stored_bytes: int
     sqnr_db: float | None
+    zeros: float
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,7 @@ class Conversion:
                     weights=op.weights.size,
                     stored_bytes=stored,
                     sqnr_db=op.sqnr_db(),
+                    zeros=_zeros(op),
                 )
             )
         return rows
@@ -200,6 +203,12 @@ class Conversion:
                     "put QuantActivation behind it to make it int8"
                 )
         return notes
+
+
+def _zeros(op: LinearOp) -> float:
+    """Share of the weights that are zero not by rounding."""
+    zero = op.weights == 0
+    return float(np.mean(zero if op.real_weights is None else zero & (op.real_weights == 0)))
 
 
 def _rounded_notes(graph: Graph) -> list[str]:

@@ -14,6 +14,9 @@ from rich.table import Table
 from .conversion import Result
 from .verification import Comparison
 
+#: With a larger share of zeros a layer is told to be sparse; by chance 8-bit weights have some per cent of them.
+_CHANCE = 0.1
+
 _TOTALS = (
     ("float32", "float32, computed"),
     ("int8", "stock int8"),
@@ -42,13 +45,16 @@ def to_json(result: Result, comparisons: list[Comparison] | None) -> str:
 
 
 def print_layers(console: Console, result: Result) -> None:
-    """The table of layers and the size of the file beside the other targets."""
+    """The table of layers and the size of the file beside the other targets; zeros where some layer is sparse."""
     size = len(result.tflite)
+    is_sparse = any(layer.zeros > _CHANCE for layer in result.layers)
     table = Table(title="Layers", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("layer")
     table.add_column("op")
     for heading in ("kernel", "bits", "values", "bytes", "share", "SQNR dB"):
         table.add_column(heading, justify="right")
+    if is_sparse:
+        table.add_column("zeros", justify="right")
     for layer in result.layers:
         table.add_row(
             layer.layer,
@@ -59,6 +65,7 @@ def print_layers(console: Console, result: Result) -> None:
             f"{layer.stored_bytes:,}",
             f"{layer.stored_bytes / size:.1%}",
             "-" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}",
+            *([f"{layer.zeros:.0%}"] if is_sparse else []),
         )
     rest = size - sum(layer.stored_bytes for layer in result.layers)
     table.add_row("everything else", "", "", "", "", f"{rest:,}", f"{rest / size:.1%}", "", end_section=True)
