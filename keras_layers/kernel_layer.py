@@ -71,8 +71,8 @@ class KernelLayer(tf.keras.layers.Layer):
                 f"{self.name}: bias_resolution must be a power of two from 2^-16 to 65536, not {bias_resolution!r}"
             )
         self.kernel_quantizer = quantizers.get(kernel_quantizer)
-        if keep_zeros and self.kernel_quantizer.grid != "symmetric":
-            raise ValueError(f"{self.name}: keep_zeros needs a grid with zero: grid='symmetric', from 2 bits on")
+        if keep_zeros:
+            self._require_zero("keep_zeros")
         from_quantizer = self.kernel_quantizer
         self.use_bias, self.gain_kind = bool(use_bias), gain
         self.activation = tf.keras.activations.get(activation)
@@ -201,7 +201,7 @@ class KernelLayer(tf.keras.layers.Layer):
     def _latent(self, dtype: tf.DType) -> tf.Tensor:
         kernel = tf.cast(self.kernel, dtype)
         if self.kernel_mask is not None:
-            kernel *= tf.cast(self.kernel_mask, dtype)
+            kernel = kernel * tf.cast(self.kernel_mask, dtype)  # tf-keras has no *= on variables
         return self._output_channels_last(kernel)
 
     def set_float_weights(self, kernel: np.ndarray, bias: np.ndarray | None = None) -> None:
@@ -229,6 +229,15 @@ class KernelLayer(tf.keras.layers.Layer):
             self.kernel_mask.assign((np.asarray(kernel) != 0).astype(np.float32))
         if self.bias is not None:
             self.bias.assign(np.zeros_like(gain) if bias is None else bias / gain)
+
+    def get_prunable_weights(self) -> list[tf.Variable]:
+        """What TFMOT's prune_low_magnitude sets to zero: the latent kernel."""
+        self._require_zero("pruning")
+        return [self.kernel]
+
+    def _require_zero(self, what: str) -> None:
+        if self.kernel_quantizer.grid != "symmetric":
+            raise ValueError(f"{self.name}: {what} needs a grid with zero: grid='symmetric', from 2 bits on")
 
     def _mark_product(self) -> Callable[..., tf.Tensor]:
         quantizer = self.kernel_quantizer
