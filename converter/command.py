@@ -2,6 +2,7 @@
 
     convert-to-tflite --model=kws.keras --output=kws.tflite --verify=dev.npz
     convert-to-tflite --model=kws.keras --output=kws.c --format=c
+    convert-to-tflite --model=int8.tflite --output=four.tflite --bits=4
 
 Exit status: 0; 1 where --verify finds a difference beyond what is promised; 2 where the input is at fault.
 """

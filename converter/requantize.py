@@ -3,12 +3,12 @@
 A channel w becomes step * c, c on a grid of 2^bits integers, so that sum (w - step * c)^2 is the smallest there is.
 
 For a given step the best codes are the nearest ones, so only those c count that some step has as nearest. Walking the
-step from infinity to 0, one code after the other moves on by one value of the grid, a weight w over the midpoint m at
-step = w / m. So they can all be visited, and for given codes the best step and what it explains are
+step from infinity to 0, one code after the other moves on to the grid's next value, that of a weight w over the midpoint
+m at step = w / m. So they can all be visited, and for given codes the best step and what it explains are
 
     step = sum(w c) / sum(c c),    sum w^2 - sum (w - step * c)^2 = sum(w c)^2 / sum(c c).
 
-The walk with the largest last figure is the optimum, not one near it; both sums change by one term a step.
+Those with the largest last figure are the optimum, not one near it. Both sums change by one term from codes to codes.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ def best_step(weights: np.ndarray, grid: Grid) -> float:
     if not values.size:
         return 0.0
     levels = grid.offset + grid.step * np.arange(1 << grid.bits)
-    moments, products, squares = [], [], []
+    turns, products, squares = [], [], []  # 1 / step where a code moves on, and what that adds to the sums
     started = np.zeros(2)  # sum(w c), sum(c c) while every code is the one nearest to 0 on its side
     for sign in (1, -1):
         side = sign * values > 0
         w, n = np.abs(values[side])[:, None], counts[side][:, None]
         c = np.sort(sign * levels[sign * levels >= 0]).astype(np.float64)
         started += (np.sum(n * w * c[0]), np.sum(n) * c[0] ** 2)
-        moments.append(((c[1:] + c[:-1]) / 2 / w).ravel())
+        turns.append(((c[1:] + c[:-1]) / 2 / w).ravel())
         products.append((n * w * np.diff(c)).ravel())
         squares.append((n * np.diff(c**2)).ravel())
     # Zeros take the value nearest to 0 whatever the step is.
     started[1] += np.count_nonzero(weights == 0) * np.abs(levels).min() ** 2
-    order = np.argsort(np.concatenate(moments), kind="stable")
+    order = np.argsort(np.concatenate(turns), kind="stable")
     product = started[0] + np.cumsum(np.concatenate([[0.0], np.concatenate(products)[order]]))
     square = started[1] + np.cumsum(np.concatenate([[0.0], np.concatenate(squares)[order]]))
     best = int(np.argmax(np.divide(product**2, square, out=np.zeros_like(square), where=square > 0)))
