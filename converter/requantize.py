@@ -2,9 +2,9 @@
 
 A channel w becomes step * c, c on a grid of 2^bits integers, so that sum (w - step * c)^2 is the smallest there is.
 
-For a given step the best codes are the nearest ones, so only those c count that some step has as nearest. Walking the
-step from infinity to 0, one code after the other moves on to the grid's next value, that of a weight w over the midpoint
-m at step = w / m. So they can all be visited, and for given codes the best step and what it explains are
+For a given step the best codes are the nearest ones, so only those c count that some step has as nearest. On the way of
+the step from infinity to 0 one code after the other moves on to the next value of the grid: that of a weight w past the
+midpoint m at step = w / m. So they can all be visited, and for given codes the best step and what it explains are
 
     step = sum(w c) / sum(c c),    sum w^2 - sum (w - step * c)^2 = sum(w c)^2 / sum(c c).
 
