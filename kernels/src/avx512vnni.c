@@ -39,6 +39,15 @@ OPERATION vector add_bytes(vector a, vector b) {
   return _mm512_add_epi8(a, b);
 }
 
+OPERATION vector negate(vector a) {
+  return _mm512_sub_epi32(_mm512_setzero_si512(), a);
+}
+
+// a + 128 in unsigned bytes
+OPERATION vector flip(vector a) {
+  return _mm512_xor_si512(a, set_bytes(-128));
+}
+
 OPERATION vector and(vector a, vector b) {
   return _mm512_and_si512(a, b);
 }
@@ -109,6 +118,14 @@ static int runs(void) {
   return subbyte_has(bit_AVX512F | bit_AVX512BW | bit_AVX512VL, bit_AVX512VNNI, SUBBYTE_ZMM);
 }
 
+TARGET static void flip_inputs(const int8_t *from, size_t bytes, int8_t *to) {
+  for (; bytes > 64; bytes -= 64, from += 64, to += 64) {
+    _mm512_storeu_si512(to, flip(_mm512_loadu_si512(from)));
+  }
+  const __mmask64 mask = bytes ? ~(__mmask64)0 >> (64 - bytes) : 0;
+  _mm512_mask_storeu_epi8(to, mask, flip(_mm512_maskz_loadu_epi8(mask, from)));
+}
+
 TARGET static int32_t input_sum(const int8_t *x, int32_t features) {
   __m512i sum = _mm512_setzero_si512();
   for (int32_t k = 0; k < features; k += 64) {
@@ -123,8 +140,10 @@ TARGET static int32_t input_sum(const int8_t *x, int32_t features) {
 typedef struct finisher {
   __m512i biases[4];
   __m512 multipliers[4];
-  __m512i step, zero_point;
-  __m512 smallest, largest; // less the zero point
+  __m512i step;
+  __m512 largest;     // less the zero point
+  __m512i zero_point; // in 16 bits
+  __m512i smallest;   // in bytes
 } finisher;
 
 OPERATION __m512i load_biases(const subbyte_header *header, const uint8_t *layer, int32_t channel, __mmask16 mask) {
@@ -143,50 +162,80 @@ OPERATION __m512 load_multipliers(const subbyte_header *header, const uint8_t *l
           : _mm512_maskz_loadu_epi32(mask, multipliers));
 }
 
-// The codes of a panel, in 32 bits and less the zero point. What is clamped is small enough to be converted.
+// A panel, before the zero point. What is too large for a conversion would change its sign; what is too small does not.
 OPERATION __m512i scale(const finisher *finisher, int panel, const int32_t *sums, int is_linear, __m512i offset) {
-  __m512i sum = _mm512_loadu_si512(sums + SUBBYTE_PANEL * panel);
+  __m512i sum = _mm512_loadu_si512(sums);
   sum = is_linear ? _mm512_add_epi32(_mm512_mullo_epi32(sum, finisher->step), offset) : sum;
   sum = _mm512_add_epi32(sum, finisher->biases[panel]);
   const __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), finisher->multipliers[panel]);
-  return _mm512_cvtps_epi32(_mm512_max_ps(_mm512_min_ps(value, finisher->largest), finisher->smallest));
+  return _mm512_cvtps_epi32(_mm512_min_ps(value, finisher->largest));
 }
 
-OPERATION void store_four_panels(const __m512i scaled[4], int8_t *output) {
-  const __m512i low = _mm512_packs_epi32(scaled[0], scaled[1]), high = _mm512_packs_epi32(scaled[2], scaled[3]);
-  const __m512i codes = _mm512_packs_epi16(low, high); // quarter by quarter of each
-  const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  _mm512_storeu_si512(output, _mm512_permutexvar_epi32(in_order, codes));
+// The codes of four vectors. Beyond 16 bits or 8 they saturate, which the clamp would do as well.
+OPERATION __m512i narrow(const finisher *finisher, const __m512i scaled[4]) {
+  const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(scaled[0], scaled[1]), finisher->zero_point);
+  const __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(scaled[2], scaled[3]), finisher->zero_point);
+  const __m512i codes = _mm512_max_epi8(_mm512_packs_epi16(low, high), finisher->smallest); // by quarters of each
+  return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), codes);
 }
 
-// Four whole panels, or one of which the channels in the mask exist.
-OPERATION void finish_panels(const subbyte_header *header, const uint8_t *layer, int32_t channel, int panels,
-                             __mmask16 mask, int is_linear, int32_t rows, const int32_t *input_sums,
-                             const int32_t *sums, int8_t *output) {
+OPERATION finisher make_finisher(const subbyte_header *header, const uint8_t *layer, int32_t channel, int panels,
+                                 __mmask16 mask) {
   finisher finisher = {
       .step = _mm512_set1_epi32(header->code_step),
-      .zero_point = _mm512_set1_epi32(header->output_zero_point),
-      .smallest = _mm512_set1_ps((float)(header->clamp_min - header->output_zero_point)),
       .largest = _mm512_set1_ps((float)(header->clamp_max - header->output_zero_point)),
+      .zero_point = _mm512_set1_epi16(header->output_zero_point),
+      .smallest = _mm512_set1_epi8((char)header->clamp_min),
   };
   UNROLL
   for (int panel = 0; panel < panels; ++panel) {
     finisher.biases[panel] = load_biases(header, layer, channel + SUBBYTE_PANEL * panel, mask);
     finisher.multipliers[panel] = load_multipliers(header, layer, channel + SUBBYTE_PANEL * panel, mask);
   }
+  return finisher;
+}
+
+OPERATION __m512i offset_of(const subbyte_header *header, int is_linear, const int32_t *input_sums, int32_t row) {
+  return _mm512_set1_epi32(is_linear ? header->code_offset * input_sums[row] : 0);
+}
+
+// Four whole panels, row by row.
+OPERATION void finish_four(const subbyte_header *header, const uint8_t *layer, int32_t channel, int is_linear,
+                           int32_t rows, const int32_t *input_sums, const int32_t *sums, int8_t *output) {
+  const finisher finisher = make_finisher(header, layer, channel, 4, 0xffff);
   for (int32_t row = 0; row < rows; ++row) {
-    const __m512i offset = _mm512_set1_epi32(is_linear ? header->code_offset * input_sums[row] : 0);
+    const __m512i offset = offset_of(header, is_linear, input_sums, row);
     __m512i scaled[4];
     UNROLL
-    for (int panel = 0; panel < panels; ++panel) {
-      scaled[panel] = scale(&finisher, panel, sums + SUBBYTE_TILE * row, is_linear, offset);
-      scaled[panel] = _mm512_add_epi32(scaled[panel], finisher.zero_point);
+    for (int panel = 0; panel < 4; ++panel) {
+      scaled[panel] = scale(&finisher, panel, sums + SUBBYTE_PANEL * panel, is_linear, offset);
     }
-    int8_t *to = output + (ptrdiff_t)header->output_channels * row;
-    if (panels == 4) {
-      store_four_panels(scaled, to);
-    } else {
-      _mm_mask_storeu_epi8(to, mask, _mm512_cvtepi32_epi8(scaled[0]));
+    _mm512_storeu_si512(output, narrow(&finisher, scaled));
+    sums += SUBBYTE_TILE;
+    output += header->output_channels;
+  }
+}
+
+// The channels of one panel that are in the mask, four rows at once.
+OPERATION void finish_one(const subbyte_header *header, const uint8_t *layer, int32_t channel, __mmask16 mask,
+                          int is_linear, int32_t rows, const int32_t *input_sums, const int32_t *sums, int8_t *output) {
+  const finisher finisher = make_finisher(header, layer, channel, 1, mask);
+  for (int32_t row = 0; row < rows; row += 4) {
+    __m512i scaled[4];
+    UNROLL
+    for (int32_t i = 0; i < 4; ++i) {
+      const int32_t from = row + i < rows ? row + i : row;
+      scaled[i] =
+          scale(&finisher, 0, sums + SUBBYTE_TILE * from, is_linear, offset_of(header, is_linear, input_sums, from));
+    }
+    const __m512i codes = narrow(&finisher, scaled);
+    const __m128i quarters[4] = {_mm512_castsi512_si128(codes), _mm512_extracti32x4_epi32(codes, 1),
+                                 _mm512_extracti32x4_epi32(codes, 2), _mm512_extracti32x4_epi32(codes, 3)};
+    UNROLL
+    for (int32_t i = 0; i < 4; ++i) {
+      if (row + i < rows) {
+        _mm_mask_storeu_epi8(output + (ptrdiff_t)header->output_channels * (row + i), mask, quarters[i]);
+      }
     }
   }
 }
@@ -196,12 +245,12 @@ OPERATION void finish_channels(const subbyte_header *header, const uint8_t *laye
                                int8_t *output) {
   int32_t c = 0;
   for (; c + 4 * SUBBYTE_PANEL <= channels; c += 4 * SUBBYTE_PANEL) {
-    finish_panels(header, layer, first + c, 4, 0xffff, is_linear, rows, input_sums, sums + c, output + c);
+    finish_four(header, layer, first + c, is_linear, rows, input_sums, sums + c, output + c);
   }
   for (; c < channels; c += SUBBYTE_PANEL) {
     const int32_t rest = channels - c;
     const __mmask16 mask = (__mmask16)(rest < SUBBYTE_PANEL ? (1 << rest) - 1 : 0xffff);
-    finish_panels(header, layer, first + c, 1, mask, is_linear, rows, input_sums, sums + c, output + c);
+    finish_one(header, layer, first + c, mask, is_linear, rows, input_sums, sums + c, output + c);
   }
 }
 
@@ -219,10 +268,11 @@ const subbyte_isa subbyte_avx512vnni = {
     .runs = runs,
     .linear_sums = linear_sums,
     .codebook_sums = codebook_sums,
-    .decode = decode,
     .window_sums = window_sums,
     .depthwise_sums = depthwise_sums,
+    .decode = decode,
     .flip = 128,
+    .flip_inputs = flip_inputs,
     .input_sum = input_sum,
     .finish = finish,
 };

@@ -45,6 +45,15 @@ OPERATION vector add_bytes(vector a, vector b) {
   return _mm256_add_epi8(a, b);
 }
 
+OPERATION vector negate(vector a) {
+  return _mm256_sub_epi32(_mm256_setzero_si256(), a);
+}
+
+// a + 128 in unsigned bytes
+OPERATION vector flip(vector a) {
+  return _mm256_xor_si256(a, set_bytes(-128));
+}
+
 OPERATION vector and(vector a, vector b) {
   return _mm256_and_si256(a, b);
 }
@@ -119,6 +128,15 @@ static int runs(void) {
 #endif
 }
 
+TARGET static void flip_inputs(const int8_t *from, size_t bytes, int8_t *to) {
+  for (; bytes >= 32; bytes -= 32, from += 32, to += 32) {
+    _mm256_storeu_si256((__m256i *)(void *)to, flip(load((const uint8_t *)from)));
+  }
+  for (size_t i = 0; i < bytes; ++i) {
+    to[i] = from[i] ^ -128;
+  }
+}
+
 TARGET static int32_t input_sum(const int8_t *x, int32_t features) {
   __m256i sums = _mm256_setzero_si256();
   int32_t k = 0;
@@ -146,10 +164,11 @@ const subbyte_isa subbyte_avxvnni = {
     .runs = runs,
     .linear_sums = linear_sums,
     .codebook_sums = codebook_sums,
-    .decode = decode,
     .window_sums = window_sums,
     .depthwise_sums = depthwise_sums,
+    .decode = decode,
     .flip = 128,
+    .flip_inputs = flip_inputs,
     .input_sum = input_sum,
     .finish = finish,
 };

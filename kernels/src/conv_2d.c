@@ -129,30 +129,14 @@ static void spread_runs(const window *window, int8_t *weights) {
 }
 
 // Decodes the weights of the job's channels.
-static void decode(const job *job, int8_t *weights) {
+static void decode(const job *job, int8_t *weights, int32_t *start) {
   for (int32_t channel = job->channel; channel < job->end; channel += SUBBYTE_PANEL) {
-    subbyte_unpack_panel(job->view, channel, subbyte_smaller(job->end - channel, SUBBYTE_PANEL), weights);
+    subbyte_unpack_panel(job->view, channel, subbyte_smaller(job->end - channel, SUBBYTE_PANEL), weights, start);
     if (job->window.run % 4 != 0) {
       spread_runs(&job->window, weights);
     }
     weights += (ptrdiff_t)QUAD_BYTES * job->window.quads;
-  }
-}
-
-// Where the sums start: less what the flip adds, which is the sum of a window of flips.
-static void find_start(const job *job, const int8_t *weights, int32_t panels, subbyte_windows *windows,
-                       int32_t *start) {
-  const size_t bytes = sizeof *start * (size_t)(SUBBYTE_PANEL * panels);
-  memset(start, 0, bytes);
-  if (job->slice.flip) {
-    int32_t sums[SUBBYTE_TILE];
-    memset(job->strip, job->slice.flip, (size_t)subbyte_strip_bytes(job->image, job->window.channels));
-    windows->rows = 1;
-    windows->x[0] = job->strip;
-    job->view->isa->window_sums(weights, panels, windows, start, sums);
-    for (int32_t c = 0; c < SUBBYTE_PANEL * panels; ++c) {
-      start[c] = -sums[c];
-    }
+    start += SUBBYTE_PANEL;
   }
 }
 
@@ -164,8 +148,7 @@ static void compute_decoded(const job *job, int8_t *weights, int32_t *start, int
   header.decode = SUBBYTE_CODEBOOK; // the sums are of weights, no longer of codes
   subbyte_find_taps(job->image, job->window.channels,
                     job->image->columns.dilation == 1 ? job->image->columns.kernel : 1, offsets);
-  decode(job, weights);
-  find_start(job, weights, panels, &windows, start);
+  decode(job, weights, start);
   for (int32_t index = job->first; index < job->last; ++index) {
     const subbyte_tile tile = subbyte_find_tile(job->image, index);
     const int32_t positions = tile.rows * tile.columns;
@@ -192,6 +175,7 @@ static void compute_group(job *job, const layout *at, int32_t group, int8_t *mem
     return;
   }
   job->slice.flip = job->view->isa->flip;
+  job->slice.flip_inputs = job->view->isa->flip_inputs;
   for (; job->channel < end; job->channel = job->end) {
     job->end = subbyte_smaller(end, job->channel + SUBBYTE_PANEL * at->panels);
     compute_decoded(job, memory + at->weights, (int32_t *)(void *)(memory + at->start),

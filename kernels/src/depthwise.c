@@ -16,7 +16,7 @@ static layout plan(const subbyte_header *header, const subbyte_image *image) {
   at.weights = at.panel + QUAD_BYTES * quads;
   at.start = at.weights + QUAD_BYTES * quads * SUBBYTE_DEPTHWISE_PANELS;
   at.offsets = at.start + sizeof(int32_t) * SUBBYTE_DEPTHWISE_TILE;
-  at.strip = at.offsets + sizeof(int32_t) * QUAD * quads;
+  at.strip = (at.offsets + sizeof(int32_t) * QUAD * quads + 63) / 64 * 64;
   at.end = at.strip + (size_t)subbyte_strip_bytes(image, channels);
   return at;
 }
@@ -26,13 +26,14 @@ size_t subbyte_depthwise_scratch(const subbyte_header *header, const subbyte_ima
 }
 
 // Decodes output channels [first, first + channels), to [quads, 4, panels, 4, QUAD].
-static void unpack_tile(const subbyte_layer_view *view, int32_t first, int32_t channels, int8_t *panel,
-                        int8_t *weights) {
+static void unpack_tile(const subbyte_layer_view *view, int32_t first, int32_t channels, int8_t *panel, int8_t *weights,
+                        int32_t *start) {
   const int32_t quads = subbyte_quads(view->header.input_features);
+  memset(start, 0, sizeof *start * SUBBYTE_DEPTHWISE_TILE);
   memset(weights, 0, (size_t)(QUAD_BYTES * SUBBYTE_DEPTHWISE_PANELS) * (size_t)quads);
   for (int32_t p = 0; SUBBYTE_PANEL * p < channels; ++p) {
-    const int32_t start = SUBBYTE_PANEL * p;
-    subbyte_unpack_panel(view, first + start, subbyte_smaller(channels - start, SUBBYTE_PANEL), panel);
+    const int32_t done = SUBBYTE_PANEL * p;
+    subbyte_unpack_panel(view, first + done, subbyte_smaller(channels - done, SUBBYTE_PANEL), panel, start + done);
     for (int32_t i = 0; i < 4 * quads; ++i) { // 4 channels of a quad
       memcpy(weights + 16 * (SUBBYTE_DEPTHWISE_PANELS * i + p), panel + 16 * i, 16);
     }
@@ -49,21 +50,6 @@ typedef struct job {
   int8_t *weights, *strip;
   int32_t *start;
 } job;
-
-// Where the sums start: less what the flip adds, which is the sum of a window of flips.
-static void find_start(job *job) {
-  memset(job->start, 0, sizeof(int32_t) * SUBBYTE_DEPTHWISE_TILE);
-  if (job->slice.flip) {
-    int32_t sums[SUBBYTE_TILE];
-    memset(job->strip, job->slice.flip, (size_t)subbyte_strip_bytes(job->image, job->slice.channels));
-    job->windows.rows = 1;
-    job->windows.x[0] = job->strip;
-    job->compute(job->weights, &job->windows, job->start, sums);
-    for (int32_t c = 0; c < SUBBYTE_DEPTHWISE_TILE; ++c) {
-      job->start[c] = -sums[c];
-    }
-  }
-}
 
 static void compute_tile(job *job, const subbyte_layer_view *view, const subbyte_tile *tile, int8_t *output) {
   const int32_t positions = tile->rows * tile->columns;
@@ -90,7 +76,9 @@ void subbyte_compute_depthwise(const subbyte_layer_view *view, const subbyte_ima
       .image = image,
       .header = *header,
       .compute = has_own ? view->isa->depthwise_sums : subbyte_portable_depthwise_sums,
-      .slice = {.multiplier = channels / header->input_channels, .flip = has_own ? view->isa->flip : 0},
+      .slice = {.multiplier = channels / header->input_channels,
+                .flip = has_own ? view->isa->flip : 0,
+                .flip_inputs = view->isa->flip_inputs},
       .windows = {.offsets = offsets, .runs = 1, .quads = quads},
       .weights = memory + at.weights,
       .strip = memory + at.strip,
@@ -103,8 +91,7 @@ void subbyte_compute_depthwise(const subbyte_layer_view *view, const subbyte_ima
     job.slice.first = channel;
     job.slice.channels = subbyte_smaller(channels - channel, SUBBYTE_DEPTHWISE_TILE);
     subbyte_find_taps(image, job.slice.channels, 1, offsets);
-    unpack_tile(view, channel, job.slice.channels, memory + at.panel, job.weights);
-    find_start(&job);
+    unpack_tile(view, channel, job.slice.channels, memory + at.panel, job.weights, job.start);
     for (int32_t index = first; index < last; ++index) {
       const subbyte_tile tile = subbyte_find_tile(image, index);
       compute_tile(&job, view, &tile, output);

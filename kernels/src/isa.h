@@ -76,14 +76,19 @@ static inline int32_t subbyte_load_code(const subbyte_panels *panels, int32_t pa
 // value; so may be those of rows beyond `rows`.
 typedef void subbyte_sums(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *sums);
 
-// weights[k / 4, c, k % 4] = codebook[code[c, k]] for one panel and k < 4 * quads, 16 channels of which those that the
-// panel lacks may be anything. The codebook is there for linear layers too, evenly spaced.
-typedef void subbyte_decode(const subbyte_panels *panel, int is_linear, int32_t quads, int8_t *weights);
+// weights[k / 4, c, k % 4] = codebook[code[c, k]] for one panel; 0 for what fills up the last quad of its inputs. Of 16
+// channels those that the panel lacks may be anything. The codebook is there for linear layers too, evenly spaced.
+//
+// start[c]: where the sums of these weights start, to take off what the flip adds: -flip * sum_k weights[c, k].
+typedef void subbyte_decode(const subbyte_panels *panel, int is_linear, int32_t inputs, int8_t *weights,
+                            int32_t *start);
+
+// to[i] = from[i] ^ flip
+typedef void subbyte_flip(const int8_t *from, size_t bytes, int8_t *to);
 
 // Windows of a convolution: inputs of each lie in runs, at the same offsets from where it starts.
 //
-// A variant whose instruction multiplies unsigned inputs has a `flip` of 128: it gets x ^ 128, which is x + 128. What
-// that adds to a sum is taken off where the sum starts.
+// A variant whose instruction multiplies unsigned inputs has a `flip` of 128: it gets x ^ 128, which is x + 128.
 typedef struct subbyte_windows {
   int32_t rows;                     // 1 to 8: windows
   const int8_t *x[SUBBYTE_WINDOWS]; // where each starts
@@ -107,10 +112,11 @@ struct subbyte_isa {
   int (*runs)(void); // on this processor
   // A variant without loops of its own for one of these takes the portable one.
   subbyte_sums *linear_sums, *codebook_sums;
-  subbyte_decode *decode;                 // NULL: the portable one
   subbyte_window_sums *window_sums;       // NULL: from the packed weights, by linear_sums and codebook_sums
   subbyte_depthwise_sums *depthwise_sums; // NULL: the portable one
-  uint8_t flip;                           // of the inputs of these two
+  subbyte_decode *decode;                 // for these two; NULL: the portable one, which knows no flip
+  uint8_t flip;                           // of the inputs of these two, or 0
+  subbyte_flip *flip_inputs;              // NULL where the flip is 0
   int32_t (*input_sum)(const int8_t *x, int32_t features);
   // subbyte_finish_rows() of finish.h, compiled for this instruction set, or the same numbers by its own instructions.
   void (*finish)(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels, int32_t rows,

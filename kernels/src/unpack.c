@@ -39,7 +39,9 @@ static void find_codes(const subbyte_panels *panels, int32_t quads, uint8_t *cod
   }
 }
 
-void subbyte_portable_decode(const subbyte_panels *panel, int is_linear, int32_t quads, int8_t *weights) {
+void subbyte_portable_decode(const subbyte_panels *panel, int is_linear, int32_t inputs, int8_t *weights,
+                             int32_t *start) {
+  const int32_t quads = subbyte_quads(inputs);
   uint8_t *codes = (uint8_t *)weights;
   find_codes(panel, quads, codes);
   if (is_linear) {
@@ -52,16 +54,17 @@ void subbyte_portable_decode(const subbyte_panels *panel, int is_linear, int32_t
       weights[i] = panel->codebook[codes[i]];
     }
   }
-}
-
-void subbyte_unpack_panel(const subbyte_layer_view *view, int32_t first, int32_t channels, int8_t *weights) {
-  const subbyte_panels panel = subbyte_find_panels(view, first, channels);
-  const int32_t inputs = view->header.input_features, quads = subbyte_quads(inputs);
-  subbyte_decode *const decode = view->isa->decode ? view->isa->decode : subbyte_portable_decode;
-  decode(&panel, view->header.decode == SUBBYTE_LINEAR, quads, weights);
   for (int32_t k = inputs; k < 4 * quads; ++k) {
     for (int32_t c = 0; c < SUBBYTE_PANEL; ++c) {
       weights[QUAD_BYTES * (quads - 1) + 4 * c + k % 4] = 0;
     }
   }
+  memset(start, 0, sizeof *start * SUBBYTE_PANEL);
+}
+
+void subbyte_unpack_panel(const subbyte_layer_view *view, int32_t first, int32_t channels, int8_t *weights,
+                          int32_t *start) {
+  const subbyte_panels panel = subbyte_find_panels(view, first, channels);
+  subbyte_decode *const decode = view->isa->decode ? view->isa->decode : subbyte_portable_decode;
+  decode(&panel, view->header.decode == SUBBYTE_LINEAR, view->header.input_features, weights, start);
 }

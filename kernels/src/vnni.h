@@ -13,6 +13,7 @@
 enum {
   LANES = SUBBYTE_PANEL / PARTS,        // output channels of a vector, with a quad of inputs each
   WINDOW_PANELS = WIDE_WINDOWS ? 2 : 1, // at once
+  MOST_TOTALS = WINDOW_PANELS * PARTS * SUBBYTE_WINDOWS,
 };
 
 // What is computed at once. All of it is constant to the compiler.
@@ -312,50 +313,59 @@ INLINE vector add_digits(vector codes, int bits, vector low, vector high) {
   return bits > 4 ? add_bytes(value, shuffle(high, and(shift_bytes_right(codes, 4), set_bytes(15)))) : value;
 }
 
-INLINE void decode_panel(const subbyte_panels *panel, int bits, int is_linear, int32_t quads, int8_t *weights) {
+INLINE void decode_panel(const subbyte_panels *panel, int bits, int is_linear, int32_t inputs, int8_t *weights,
+                         int32_t *start) {
   const size_t block_bytes = 4 * (size_t)panel->channels;
-  vector entries[16], high;
-  for (int i = 0; i < (bits > 4 ? 1 << (bits - 4) : 1); ++i) {
+  const int high_digits = bits > 4 ? 1 << (bits - 4) : 1;
+  int8_t steps[16] = {0};
+  vector entries[16];
+  for (int i = 0; i < high_digits; ++i) {
     entries[i] = repeat(_mm_loadu_si128((const __m128i *)(const void *)(panel->codebook + 16 * i)));
+    steps[i] = (int8_t)(panel->codebook[16 * i] - panel->codebook[0]);
   }
-  if (is_linear && bits > 4) {
-    int8_t steps[16] = {0};
-    for (int i = 0; i < 1 << (bits - 4); ++i) {
-      steps[i] = (int8_t)(panel->codebook[16 * i] - panel->codebook[0]);
-    }
-    high = repeat(_mm_loadu_si128((const __m128i *)(const void *)steps));
-  } else {
-    high = set_bytes(0);
-  }
+  const vector high = repeat(_mm_loadu_si128((const __m128i *)(const void *)steps));
   const uint8_t *blocks[SUBBYTE_PLANES];
   for (int plane = 0; plane < SUBBYTE_PLANES; ++plane) {
     blocks[plane] = panel->planes[plane];
   }
-  for (int32_t first = 0; first < quads; first += SUBBYTE_STRIDE / 4) {
+  vector sums[PARTS];
+  for (int part = 0; part < PARTS; ++part) {
+    sums[part] = set_sums(0);
+  }
+  const int32_t last = inputs % 4 ? (1 << 8 * (inputs % 4)) - 1 : -1; // what there is of the last quad
+  for (int32_t first = 0; first < inputs; first += SUBBYTE_STRIDE) {
     UNROLL
     for (int quad = 0; quad < SUBBYTE_STRIDE / 4; ++quad) {
-      if (first + quad < quads) {
+      const int32_t rest = inputs - first - 4 * quad;
+      if (rest > 0) {
+        const vector mask = set_sums(rest > 4 ? -1 : last);
         UNROLL
         for (int part = 0; part < PARTS; ++part) {
           const vector codes = gather_codes(blocks, block_bytes, part, bits, 4 * quad);
           const vector values = is_linear ? add_digits(codes, bits, entries[0], high) : look_up(codes, bits, entries);
-          store((int32_t *)(void *)weights + SUBBYTE_PANEL * (first + quad) + LANES * part, values);
+          const vector masked = and(values, mask);
+          sums[part] = add_products(sums[part], set_bytes(1), masked);
+          store((int32_t *)(void *)(weights + SUBBYTE_BLOCK_BYTES * quad) + LANES * part, masked);
         }
       }
     }
+    weights += SUBBYTE_BLOCK_BYTES * SUBBYTE_STRIDE / 4;
     for (int plane = 0; plane < SUBBYTE_PLANES; ++plane) { // a stride has as many blocks as the plane has bits
       blocks[plane] = blocks[plane] ? blocks[plane] + block_bytes * (8 >> plane) : NULL;
     }
   }
+  for (int part = 0; part < PARTS; ++part) {
+    store(start + LANES * part, negate(shift_sums_left(sums[part], 7))); // times 128
+  }
 }
 
-TARGET static void decode(const subbyte_panels *panel, int is_linear, int32_t quads, int8_t *weights) {
+TARGET static void decode(const subbyte_panels *panel, int is_linear, int32_t inputs, int8_t *weights, int32_t *start) {
 #define DECODE_BITS(bits)                                                                                              \
   case bits:                                                                                                           \
     if (is_linear) {                                                                                                   \
-      decode_panel(panel, bits, 1, quads, weights);                                                                    \
+      decode_panel(panel, bits, 1, inputs, weights, start);                                                            \
     } else {                                                                                                           \
-      decode_panel(panel, bits, 0, quads, weights);                                                                    \
+      decode_panel(panel, bits, 0, inputs, weights, start);                                                            \
     }                                                                                                                  \
     break
   switch (panel->weight_bits) {
@@ -370,19 +380,34 @@ TARGET static void decode(const subbyte_panels *panel, int is_linear, int32_t qu
   }
 }
 
-// Some windows and panels. The inputs are the unsigned factors, so the weights are not.
-INLINE void add_windows(const int8_t *weights, const subbyte_windows *windows, int32_t row, int panels, int rows,
-                        const int32_t *start, int32_t *sums) {
-  const int vectors = PARTS * panels;
-  const size_t panel_bytes = (size_t)SUBBYTE_BLOCK_BYTES * (size_t)windows->runs * (size_t)windows->quads;
-  vector totals[WINDOW_PANELS * PARTS * SUBBYTE_WINDOWS];
+// What the windows of a shape take from one quad of inputs on.
+INLINE void add_quad(const int8_t *weights, size_t panel_bytes, const int8_t *const x[SUBBYTE_WINDOWS], ptrdiff_t k,
+                     int vectors, int rows, vector totals[MOST_TOTALS]) {
+  vector digits[WINDOW_PANELS * PARTS];
   UNROLL
   for (int v = 0; v < vectors; ++v) {
-    const vector first = load((const uint8_t *)(start + LANES * v));
+    digits[v] = load((const uint8_t *)weights + panel_bytes * (size_t)(v / PARTS) + 4 * LANES * (v % PARTS));
+  }
+  UNROLL
+  for (int r = 0; r < rows; ++r) {
+    const vector quad = set_sums(load_quad(x[r] + k));
     UNROLL
-    for (int r = 0; r < rows; ++r) {
-      totals[r * vectors + v] = first;
+    for (int v = 0; v < vectors; ++v) {
+      totals[r * vectors + v] = add_products(totals[r * vectors + v], quad, digits[v]);
     }
+  }
+}
+
+// Some windows and panels. The inputs are the unsigned factors, so the weights are not. Few sums become chains that
+// take turns with the quads: an addition need not wait for the last one.
+INLINE void add_windows(const int8_t *weights, const subbyte_windows *windows, int32_t row, int panels, int rows,
+                        const int32_t *start, int32_t *sums) {
+  const int vectors = PARTS * panels, count = vectors * rows, chains = count < 4 ? 4 / count : 1;
+  const size_t panel_bytes = (size_t)SUBBYTE_BLOCK_BYTES * (size_t)windows->runs * (size_t)windows->quads;
+  vector totals[MOST_TOTALS];
+  UNROLL
+  for (int i = 0; i < chains * count; ++i) {
+    totals[i] = i < count ? load((const uint8_t *)(start + LANES * (i % vectors))) : set_sums(0);
   }
   const ptrdiff_t run_bytes = 4 * (ptrdiff_t)windows->quads;
 #pragma GCC unroll 1
@@ -392,30 +417,28 @@ INLINE void add_windows(const int8_t *weights, const subbyte_windows *windows, i
     for (int r = 0; r < rows; ++r) {
       x[r] = windows->x[row + r] + windows->offsets[run];
     }
+    ptrdiff_t k = 0;
 #pragma GCC unroll 1
-    for (ptrdiff_t k = 0; k < run_bytes; k += 4) {
-      vector digits[WINDOW_PANELS * PARTS];
+    for (; k + 4 * chains <= run_bytes; k += 4 * chains) {
       UNROLL
-      for (int v = 0; v < vectors; ++v) {
-        digits[v] = load((const uint8_t *)weights + panel_bytes * (size_t)(v / PARTS) + 4 * LANES * (v % PARTS));
+      for (int chain = 0; chain < chains; ++chain) {
+        add_quad(weights, panel_bytes, x, k + 4 * chain, vectors, rows, totals + count * chain);
+        weights += SUBBYTE_BLOCK_BYTES;
       }
+    }
+#pragma GCC unroll 1
+    for (; chains > 1 && k < run_bytes; k += 4) {
+      add_quad(weights, panel_bytes, x, k, vectors, rows, totals);
       weights += SUBBYTE_BLOCK_BYTES;
-      UNROLL
-      for (int r = 0; r < rows; ++r) {
-        const vector quad = set_sums(load_quad(x[r] + k));
-        UNROLL
-        for (int v = 0; v < vectors; ++v) {
-          totals[r * vectors + v] = add_products(totals[r * vectors + v], quad, digits[v]);
-        }
-      }
     }
   }
   UNROLL
-  for (int r = 0; r < rows; ++r) {
+  for (int i = 0; i < count; ++i) {
     UNROLL
-    for (int v = 0; v < vectors; ++v) {
-      store(sums + SUBBYTE_TILE * r + LANES * v, totals[r * vectors + v]);
+    for (int chain = 1; chain < chains; ++chain) {
+      totals[i] = add(totals[i], totals[count * chain + i]);
     }
+    store(sums + SUBBYTE_TILE * (i / vectors) + LANES * (i % vectors), totals[i]);
   }
 }
 

@@ -69,24 +69,28 @@ uint64_t subbyte_strip_bytes(const subbyte_image *image, int32_t channels) {
   return (uint64_t)image->rows.strip * (uint64_t)image->columns.strip * (uint64_t)channels + SLACK;
 }
 
+static void copy_inputs(const int8_t *from, size_t bytes, const subbyte_slice *slice, int8_t *to) {
+  if (slice->flip) {
+    slice->flip_inputs(from, bytes, to);
+  } else {
+    memcpy(to, from, bytes);
+  }
+}
+
 static int8_t *copy_pixels(const subbyte_image *image, const int8_t *from, int32_t pixels, const subbyte_slice *slice,
                            int8_t *to) {
-  const int32_t count = slice->channels, multiplier = slice->multiplier;
-  const int8_t flip = (int8_t)slice->flip;
-  if (count == image->channels && multiplier == 1) {
-    for (int32_t i = 0; i < pixels * count; ++i) {
-      to[i] = from[i] ^ flip;
-    }
-    return to + (ptrdiff_t)pixels * count;
+  const int32_t count = slice->channels;
+  if (count == image->channels && slice->multiplier == 1) {
+    const size_t bytes = (size_t)pixels * (size_t)count;
+    copy_inputs(from, bytes, slice, to);
+    return to + bytes;
   }
   for (int32_t pixel = 0; pixel < pixels; ++pixel) {
-    if (multiplier == 1) {
-      for (int32_t c = 0; c < count; ++c) {
-        to[c] = from[slice->first + c] ^ flip;
-      }
+    if (slice->multiplier == 1) {
+      copy_inputs(from + slice->first, (size_t)count, slice, to);
     } else {
       for (int32_t c = 0; c < count; ++c) {
-        to[c] = from[(slice->first + c) / multiplier] ^ flip;
+        to[c] = from[(slice->first + c) / slice->multiplier] ^ (int8_t)slice->flip;
       }
     }
     from += image->channels;

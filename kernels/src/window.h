@@ -34,7 +34,8 @@ typedef struct subbyte_tile {
 // multiplier, or inputs [first, first + channels) where it is 1.
 typedef struct subbyte_slice {
   int32_t first, channels, multiplier;
-  uint8_t flip; // of the inputs
+  uint8_t flip; // of the inputs, and by what
+  subbyte_flip *flip_inputs;
 } subbyte_slice;
 
 subbyte_image subbyte_make_image(const subbyte_header *header, const int8_t *input, int32_t batch, int32_t height,
@@ -61,8 +62,10 @@ int32_t subbyte_count_runs(const subbyte_header *header);
 // The offsets of taps, or of the first of every `step` of them, from the start of a window.
 void subbyte_find_taps(const subbyte_image *image, int32_t channels, int32_t step, int32_t *offsets);
 
-// Decodes the panel of `channels` output channels that starts with `first`: [quads, 16, 4]. Beyond its inputs it is 0.
-void subbyte_unpack_panel(const subbyte_layer_view *view, int32_t first, int32_t channels, int8_t *weights);
+// Decodes the panel of `channels` output channels that starts with `first`, as subbyte_decode does: [quads, 16, 4] and
+// [16].
+void subbyte_unpack_panel(const subbyte_layer_view *view, int32_t first, int32_t channels, int8_t *weights,
+                          int32_t *start);
 
 // Quads of so many inputs.
 static inline int32_t subbyte_quads(int32_t inputs) {
