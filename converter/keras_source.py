@@ -124,8 +124,8 @@ def from_saved_model(path: Path) -> Source:
 
 
 def check_stage(variables: Any) -> None:
-    """Raises ConversionError for a model that has not been through stage 2."""
-    from subbyte.keras_layers import stages
+    """Raises ConversionError for a model that has not been through stage 2, or has ranges that have seen no data."""
+    from subbyte.keras_layers import activations, stages
 
     waiting = [(part, layer) for part, layer, flag in stages.stage_flags(variables) if float(flag.numpy()) < 0.5]
     if waiting:
@@ -134,6 +134,12 @@ def check_stage(variables: Any) -> None:
         raise ConversionError(
             f"layer {layer}{others} still in stage 1 ({part.replace('_', ' ')} not quantized): train with "
             "TwoStage(second_stage_epochs=...), or call set_stage(model, 2)"
+        )
+    unseen = activations.unseen_ranges(variables)
+    if unseen:
+        raise ConversionError(
+            f"layer {unseen[0]} has seen no data, so that its range is unknown: train the model, or give quantize_model "
+            "a calibration"
         )
 
 

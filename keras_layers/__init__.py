@@ -17,6 +17,7 @@ from .conv import (
 )
 from .dense import QuantDense
 from .normalization import QuantBatchNormalization
+from .post_training import PostTraining, quantize_post_training
 from .quantize import quantize_model
 from .recipe import Recipe
 from .regularizers import TargetDistribution
@@ -25,6 +26,7 @@ from .stages import PARTS, TwoStage, set_stage, stage_of
 __all__ = [
     "PARTS",
     "ClippedReLU",
+    "PostTraining",
     "QuantActivation",
     "QuantBatchNormalization",
     "QuantConv1D",
@@ -39,6 +41,7 @@ __all__ = [
     "TargetDistribution",
     "TwoStage",
     "quantize_model",
+    "quantize_post_training",
     "quantizers",
     "set_stage",
     "stage_of",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
 
 from . import markers, numerics, stages
-
 
 #: Name of the variable that holds a range that follows the data.
 RANGE = "moving_maximum"
@@ -44,7 +44,7 @@ class ActivationQuantizer(tf.keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         is_number = isinstance(max_value, int | float) and not isinstance(max_value, bool)
-        if not (is_number and 0 < max_value < math.inf or max_value is None and momentum is not None):
+        if not ((is_number and 0 < max_value < math.inf) or (max_value is None and momentum is not None)):
             raise ValueError(
                 f"{self.name}: max_value must be a positive number, or None with a momentum, not {max_value!r}"
             )
@@ -190,3 +190,9 @@ class ClippedReLU(ActivationQuantizer):
         if self.momentum is None and self.max_value < 255 * self._scale(x, training=False):
             return tf.minimum(x, high)
         return super()._clamp_inside_int8(x, low, high)
+
+
+def unseen_ranges(variables: Iterable[tf.Variable]) -> list[str]:
+    """The layers among whose variables is a range that follows the data and has seen none."""
+    named = [(*stages.layer_and_name(variable), variable) for variable in variables]
+    return [layer for layer, name, value in named if name == RANGE and float(value.numpy()) >= UNSEEN]

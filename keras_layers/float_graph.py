@@ -171,7 +171,7 @@ class _Functional:
             return tuple(_mapped(node["args"], self._find)), _mapped(node["kwargs"], self._find)
         # tf-keras: the first argument, a tensor or a list of them; the keywords stand behind the first.
         rows = [node] if _is_row(node[:3]) else node
-        keywords = next((row[3] for row in rows if len(row) > 3), {})
+        keywords: dict[str, Any] = next((row[3] for row in rows if len(row) > 3), {})
         first = [row[2] if row[0] == "_CONSTANT_VALUE" else self._find(*row[:3]) for row in rows]
         return (first[0] if len(first) == 1 else first,), _mapped(keywords, self._find, self._nodes)
 
@@ -209,7 +209,7 @@ def _mapped(value: Any, find: Callable[[str, int, int], Any], names: Any = None)
 def _tensors(value: Any) -> list[tuple[str, int, int]]:
     """The rows in a nested value, in order."""
     found: list[tuple[str, int, int]] = []
-    _mapped(value, lambda *row: found.append(row))  # type: ignore[arg-type,func-returns-value]
+    _mapped(value, lambda *row: found.append(row))
     return found
 
 

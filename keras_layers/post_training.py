@@ -74,9 +74,7 @@ def quantize_post_training(model: tf.keras.Model, calibration: Any, recipe: Reci
     layers = _correct_biases(twin, inputs, expected)
     quantized = FloatGraph.of(twin.model)
     found = _values(quantized, inputs, set(quantized.output_tensors))
-    pairs = [
-        (expected[a], found[b]) for a, b in zip(twin.graph.output_tensors, quantized.output_tensors, strict=True)
-    ]
+    pairs = [(expected[a], found[b]) for a, b in zip(twin.graph.output_tensors, quantized.output_tensors, strict=True)]
     signal, noise = (sum(float(np.sum(np.square(part))) for part in parts) for parts in _signal_and_noise(pairs))
     return PostTraining(twin.model, layers, _decibel(signal, noise), twin.left, len(inputs[0]))
 
@@ -105,7 +103,9 @@ def _correct_biases(twin: Twin, inputs: list[Any], expected: dict[Tensor, np.nda
             outputs[0] += shift  # for the layers behind it
         signal, noise = _signal_and_noise([(floating, outputs[0].numpy())])
         errors.append(
-            LayerError(layer.name, layer.kernel_quantizer.bits, _decibel(*(float(np.sum(x[0] ** 2)) for x in (signal, noise))))
+            LayerError(
+                layer.name, layer.kernel_quantizer.bits, _decibel(*(float(np.sum(x[0] ** 2)) for x in (signal, noise)))
+            )
         )
     return errors
 

@@ -23,7 +23,7 @@ import tensorflow as tf
 from . import numerics, regularizers
 
 #: Parts of a kernel's range among which `Quantizer.fit` looks for the best one.
-_SPANS = np.concatenate([np.arange(0.10, 0.5, 0.02), np.arange(0.5, 1.005, 0.01)])
+_SPANS = np.concatenate([np.arange(0.10, 0.5, 0.02), np.arange(0.5, 0.95, 0.01), np.arange(0.95, 1.001, 0.0025)])
 
 GRIDS = ("symmetric", "bin_centre")
 
@@ -125,7 +125,9 @@ class Quantizer:
             energy = (values**2).sum(axis=0)
             slope = np.where(energy > 0, (flat * values).sum(axis=0) / np.where(energy > 0, energy, 1), 1.0)
             error = ((flat - slope * values) ** 2).sum(axis=0)
-            better = error < best_error if self.per_channel else np.full_like(error, error.sum() < best_error.sum(), bool)
+            better = (
+                error < best_error if self.per_channel else np.full_like(error, error.sum() < best_error.sum(), bool)
+            )
             best_error = np.where(better, error, best_error)
             latent, gain = np.where(better, candidate, latent), np.where(better, slope, gain)
         return latent.reshape(kernel.shape), gain.astype(np.float32)

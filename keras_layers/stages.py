@@ -57,13 +57,15 @@ def _check(parts: Sequence[str]) -> None:
 
 def stage_flags(variables: Iterable[tf.Variable]) -> list[tuple[str, str, tf.Variable]]:
     """(part, name of the layer, variable) of every stage flag among a model's variables."""
-    flags = []
-    for variable in variables:
-        # Keras 3 has the whole path in `path`, tf-keras in `name`, which ends in ":0".
-        *scope, name = getattr(variable, "path", variable.name).split(":")[0].split("/")
-        if name.startswith(_PREFIX):
-            flags.append((name.removeprefix(_PREFIX), "/".join(scope), variable))
-    return flags
+    named = [(*layer_and_name(variable), variable) for variable in variables]
+    return [(name.removeprefix(_PREFIX), layer, flag) for layer, name, flag in named if name.startswith(_PREFIX)]
+
+
+def layer_and_name(variable: tf.Variable) -> tuple[str, str]:
+    """A variable's layer, with what it stands in, and its own name."""
+    # Keras 3 has the whole path in `path`, tf-keras in `name`, which ends in ":0".
+    *scope, name = getattr(variable, "path", variable.name).split(":")[0].split("/")
+    return "/".join(scope), name
 
 
 def stage_of(model: tf.keras.Model) -> int:

@@ -1,0 +1,135 @@
+"""Which layers of a float model are quantized and what is folded into them, before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import filter as matching
+from typing import Any
+
+import tensorflow as tf
+
+from .float_graph import Call, FloatGraph, Tensor
+from .quantizers import Quantizer
+from .recipe import Recipe
+
+layers = tf.keras.layers
+
+#: Layers that can be quantized.
+KERNEL_LAYERS = (layers.Dense, layers.Conv1D, layers.Conv2D, layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+#: Nothing in inference.
+IDENTITIES = (
+    layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.GaussianNoise, layers.GaussianDropout,
+    layers.ActivityRegularization,
+)  # fmt: skip
+#: They give codes on the scale on which they get them.
+MOVES = (
+    layers.Flatten, layers.Reshape, layers.Permute, layers.RepeatVector, layers.ZeroPadding1D, layers.ZeroPadding2D,
+    layers.Cropping1D, layers.Cropping2D, layers.UpSampling1D, layers.UpSampling2D, layers.MaxPooling1D,
+    layers.MaxPooling2D, layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.AveragePooling1D,
+    layers.AveragePooling2D, layers.Concatenate,
+)  # fmt: skip
+
+
+class Plan:
+    """What is known before anything is built."""
+
+    def __init__(self, graph: FloatGraph, recipe: Recipe) -> None:
+        self._graph = graph
+        consumers = graph.consumers()
+        weighted = [call for call in graph.calls if type(call.layer) in KERNEL_LAYERS]
+        self._check(recipe, weighted)
+        edges = _edges(graph, weighted)
+        self.quantizers: dict[int, Quantizer] = {}
+        self._left: set[int] = set()
+        for call in weighted:
+            quantizer = recipe.quantizer_of(call.name, id(call.layer) in edges)
+            if quantizer is None:
+                self._left.add(id(call.layer))
+            is_known = call.layer.get_config().get("data_format", "channels_last") in (None, "channels_last")
+            if quantizer is not None and is_known:
+                self.quantizers.setdefault(id(call.layer), quantizer)
+        #: Layer to the batch normalization that follows it wherever it is used.
+        self.normalizations: dict[int, Any] = {}
+        self.behind_normalization: dict[Tensor, Tensor] = {}
+        for call in weighted:
+            found = self._normalization(call.layer, consumers) if id(call.layer) in self.quantizers else None
+            if found is not None:
+                self.normalizations[id(call.layer)], tensors = found
+                self.behind_normalization |= tensors
+        self.folded = {id(layer) for layer in self.normalizations.values()}
+        self._groups = _same_ranges(graph, self.folded, set(self.quantizers))
+
+    @staticmethod
+    def _check(recipe: Recipe, weighted: list[Call]) -> None:
+        names = [call.name for call in weighted]
+        for pattern in recipe.layers:
+            if not matching(names, pattern):
+                raise ValueError(
+                    f"no layer fits the recipe's {pattern!r}: those with weights are {', '.join(names) or 'none'}"
+                )
+
+    def _normalization(self, layer: Any, consumers: dict[Tensor, list[int]]) -> tuple[Any, dict[Tensor, Tensor]] | None:
+        calls = self._graph.calls
+        uses = [(number, 0) for number, call in enumerate(calls) if call.layer is layer]
+        readers = [consumers.get(tensor, []) for tensor in uses]
+        if any(len(numbers) != 1 for numbers in readers) or set(uses) & set(self._graph.output_tensors):
+            return None
+        found = calls[readers[0][0]].layer
+        if not isinstance(found, layers.BatchNormalization) or not _normalizes_last(found, calls[readers[0][0]]):
+            return None
+        of_found = [number for number, call in enumerate(calls) if call.layer is found]
+        if sorted(numbers[0] for numbers in readers) != of_found:
+            return None
+        return found, {tensor: (numbers[0], 0) for tensor, numbers in zip(uses, readers, strict=True)}
+
+    def is_left(self, call: Call) -> bool:
+        """Whether the recipe leaves the layer in float."""
+        return id(call.layer) in self._left
+
+    def same_range(self, tensor: Tensor) -> set[Tensor]:
+        """The tensors that share one range with this one, since they are joined somewhere."""
+        return self._groups.get(tensor, {tensor})
+
+    def shares_range(self, tensors: Sequence[Tensor]) -> bool:
+        return all(self.same_range(tensor) == self.same_range(tensors[0]) for tensor in tensors)
+
+
+def _normalizes_last(layer: Any, call: Call) -> bool:
+    axis = layer.axis[0] if isinstance(layer.axis, list | tuple) else layer.axis
+    shape = layer.get_build_config()["input_shape"]
+    return axis in (-1, len(shape) - 1) and not call.kwargs.get("training") and not call.kwargs.get("mask")
+
+
+def _edges(graph: FloatGraph, weighted: list[Call]) -> set[int]:
+    """The layers with no other before them, or none behind."""
+    is_weighted = {number for number, call in enumerate(graph.calls) if call in weighted}
+    before: dict[int, bool] = {}
+    for number, call in enumerate(graph.calls):
+        before[number] = any(before[made] or made in is_weighted for made, _ in call.inputs)
+    behind = dict.fromkeys(range(len(graph.calls)), False)
+    for number in reversed(range(len(graph.calls))):
+        for made, _ in graph.calls[number].inputs:
+            behind[made] |= behind[number] or number in is_weighted
+    return {id(graph.calls[number].layer) for number in is_weighted if not (before[number] and behind[number])}
+
+
+def _same_ranges(graph: FloatGraph, folded: set[int], quantized: set[int]) -> dict[Tensor, set[Tensor]]:
+    """Tensors that a Concatenate joins or that a shared layer reads, with what puts them on a grid."""
+
+    def origin(tensor: Tensor) -> Tensor:
+        call = graph.calls[tensor[0]]
+        hands_on = type(call.layer) in MOVES or isinstance(call.layer, IDENTITIES) or id(call.layer) in folded
+        return origin(call.inputs[0]) if hands_on and type(call.layer) is not layers.Concatenate else tensor
+
+    joined: dict[Any, set[Tensor]] = {}
+    for number, call in enumerate(graph.calls):
+        if type(call.layer) is layers.Concatenate:
+            joined[number, 0] = {(number, 0), *call.inputs}
+        elif id(call.layer) in quantized:
+            joined.setdefault(id(call.layer), set()).update(call.inputs)
+    groups: dict[Tensor, set[Tensor]] = {}
+    for tensors in joined.values():
+        group = tensors | set(map(origin, tensors))
+        group = group.union(*(groups.get(tensor, set()) for tensor in group))
+        groups |= dict.fromkeys(group, group)
+    return groups
