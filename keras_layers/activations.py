@@ -44,7 +44,8 @@ class ActivationQuantizer(tf.keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         is_number = isinstance(max_value, int | float) and not isinstance(max_value, bool)
-        if not ((is_number and 0 < max_value < math.inf) or (max_value is None and momentum is not None)):
+        is_good = momentum is not None if max_value is None else is_number and 0 < max_value < math.inf
+        if not is_good:
             raise ValueError(
                 f"{self.name}: max_value must be a positive number, or None with a momentum, not {max_value!r}"
             )
@@ -52,7 +53,8 @@ class ActivationQuantizer(tf.keras.layers.Layer):
             raise ValueError(f"{self.name}: bits must be 2 to 8, not {bits!r}")
         if momentum is not None and not 0 <= momentum < 1:
             raise ValueError(f"{self.name}: momentum must be None or a number from 0 to below 1, not {momentum!r}")
-        self.max_value = None if max_value is None else float(max_value)
+        # None only where a momentum makes the range a variable.
+        self.max_value: Any = None if max_value is None else float(max_value)
         self.bits, self.power_of_two = int(bits), bool(power_of_two)
         self.momentum = momentum
         self.signed = True

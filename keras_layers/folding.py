@@ -48,7 +48,7 @@ def fold(
     return scale, offset
 
 
-def to_grid(scale: tf.Tensor, offset: tf.Tensor, resolution: int) -> tuple[tf.Tensor, tf.Tensor]:
+def to_grid(scale: tf.Tensor, offset: tf.Tensor, resolution: float) -> tuple[tf.Tensor, tf.Tensor]:
     """(scale, offset) as deployed; no gradient.
 
     A channel whose scale is too small against its offset (a gamma near 0) gets the smallest scale that still holds the

@@ -223,6 +223,7 @@ class KernelLayer(tf.keras.layers.Layer):
             raise ValueError(f"{self.name}: float weights need gain='channel', and use_bias=True if there is a bias")
         channels_last = self._output_channels_last(tf.constant(kernel)).numpy()
         latent, gain = self.kernel_quantizer.fit(channels_last)
+        assert self.gain is not None
         self.kernel.assign(latent.reshape(shape))
         self.gain.assign(gain)
         if self.kernel_mask is not None:

@@ -80,7 +80,7 @@ def quantize_post_training(model: tf.keras.Model, calibration: Any, recipe: Reci
 
 
 def _values(graph: FloatGraph, inputs: list[Any], wanted: set[Tensor]) -> dict[Tensor, np.ndarray]:
-    found = {}
+    found: dict[Tensor, np.ndarray] = {}
     for number, outputs in graph.run(inputs):
         found |= {(number, i): output.numpy() for i, output in enumerate(outputs) if (number, i) in wanted}
     return found
@@ -112,8 +112,10 @@ def _correct_biases(twin: Twin, inputs: list[Any], expected: dict[Tensor, np.nda
 
 def _add_to_bias(layer: KernelLayer, shift: np.ndarray) -> None:
     if layer.normalization is not None:
+        assert layer.normalization.beta is not None, "a twin's normalization has one"
         layer.normalization.beta.assign_add(shift)
     else:
+        assert layer.bias is not None, "a twin's layer without normalization has one"
         layer.bias.assign_add(shift / tf.convert_to_tensor(layer.gain))
 
 
