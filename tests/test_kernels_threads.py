@@ -20,6 +20,7 @@ from models import Model, chain, random_layer
 from subbyte import kernels
 from subbyte.kernels import reference
 from subbyte.schemas import PackedLayer
+from subbyte.schemas.packed_layer import Geometry, Op, Padding
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated"),
@@ -92,6 +93,31 @@ def test_the_same_numbers_from_any_number_of_threads(shape):
     expected = expect([layer], x)
     for threads in (1, 2, 3, 8):
         np.testing.assert_array_equal(run(load("litert", chain([layer]), threads), x), expected)
+
+
+def convolution(channels: int, outputs: int, op: Op, padding: Padding) -> PackedLayer:
+    groups = channels if op == Op.DEPTHWISE_CONV_2D else 1
+    geometry = Geometry(kernel=(3, 3), stride=(1, 2), padding=padding, groups=groups)
+    features = 9 * channels // groups
+    return random_layer(np.random.default_rng(channels), features, outputs, 4, op=op, geometry=geometry)
+
+
+@on_linux
+@pytest.mark.parametrize("op", [Op.CONV_2D, Op.DEPTHWISE_CONV_2D])
+def test_convolutions_are_cut_where_they_are_large(op):
+    layer = convolution(40, 40, op, Padding.SAME)
+    model = Model()
+    x = model.tensor((1, 8, 8, 40), scale=layer.input_scale, zero_point=layer.input_zero_point)
+    content = model.finish([x], [model.layer(x, layer)])
+    before = count_threads()
+    for threads in (1, 2, 3, 8):
+        interpreter = load("litert", content, threads)
+        for shape in ((1, 5, 7, 40), (2, 33, 30, 40), (5, 47, 64, 40), (1, 1, 3, 40)):
+            values = random_input(np.random.default_rng(shape), *shape)
+            np.testing.assert_array_equal(run(interpreter, values), reference.run(layer, values))
+        assert count_threads() - before == threads - 1
+        del interpreter
+        assert count_threads() == before
 
 
 @on_linux

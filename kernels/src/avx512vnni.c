@@ -189,8 +189,9 @@ OPERATION finisher make_finisher(const subbyte_header *header, const uint8_t *la
   };
   UNROLL
   for (int panel = 0; panel < panels; ++panel) {
-    finisher.biases[panel] = load_biases(header, layer, channel + SUBBYTE_PANEL * panel, mask);
-    finisher.multipliers[panel] = load_multipliers(header, layer, channel + SUBBYTE_PANEL * panel, mask);
+    const __mmask16 exist = panel < panels - 1 ? 0xffff : mask;
+    finisher.biases[panel] = load_biases(header, layer, channel + SUBBYTE_PANEL * panel, exist);
+    finisher.multipliers[panel] = load_multipliers(header, layer, channel + SUBBYTE_PANEL * panel, exist);
   }
   return finisher;
 }
@@ -199,18 +200,22 @@ OPERATION __m512i offset_of(const subbyte_header *header, int is_linear, const i
   return _mm512_set1_epi32(is_linear ? header->code_offset * input_sums[row] : 0);
 }
 
-// Four whole panels, row by row.
-OPERATION void finish_four(const subbyte_header *header, const uint8_t *layer, int32_t channel, int is_linear,
-                           int32_t rows, const int32_t *input_sums, const int32_t *sums, int8_t *output) {
-  const finisher finisher = make_finisher(header, layer, channel, 4, 0xffff);
+// Three or four panels, row by row; of the last the channels in the mask exist.
+OPERATION void finish_some(const subbyte_header *header, const uint8_t *layer, int32_t channel, int panels,
+                           __mmask16 mask, int is_linear, int32_t rows, const int32_t *input_sums, const int32_t *sums,
+                           int8_t *output) {
+  const finisher finisher = make_finisher(header, layer, channel, panels, mask);
+  const __mmask64 bytes =
+      (__mmask64)mask << SUBBYTE_PANEL * (panels - 1) | (((__mmask64)1 << SUBBYTE_PANEL * (panels - 1)) - 1);
   for (int32_t row = 0; row < rows; ++row) {
     const __m512i offset = offset_of(header, is_linear, input_sums, row);
     __m512i scaled[4];
     UNROLL
     for (int panel = 0; panel < 4; ++panel) {
-      scaled[panel] = scale(&finisher, panel, sums + SUBBYTE_PANEL * panel, is_linear, offset);
+      scaled[panel] =
+          panel < panels ? scale(&finisher, panel, sums + SUBBYTE_PANEL * panel, is_linear, offset) : scaled[0];
     }
-    _mm512_storeu_si512(output, narrow(&finisher, scaled));
+    _mm512_mask_storeu_epi8(output, bytes, narrow(&finisher, scaled));
     sums += SUBBYTE_TILE;
     output += header->output_channels;
   }
@@ -243,14 +248,20 @@ OPERATION void finish_one(const subbyte_header *header, const uint8_t *layer, in
 OPERATION void finish_channels(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
                                int is_linear, int32_t rows, const int32_t *input_sums, const int32_t *sums,
                                int8_t *output) {
+  const int32_t last = (channels - 1) % SUBBYTE_PANEL + 1; // of the last panel
+  const __mmask16 mask = (__mmask16)((1 << last) - 1);
   int32_t c = 0;
-  for (; c + 4 * SUBBYTE_PANEL <= channels; c += 4 * SUBBYTE_PANEL) {
-    finish_four(header, layer, first + c, is_linear, rows, input_sums, sums + c, output + c);
+  for (; channels - c > 3 * SUBBYTE_PANEL; c += 4 * SUBBYTE_PANEL) {
+    finish_some(header, layer, first + c, 4, channels - c > 4 * SUBBYTE_PANEL ? 0xffff : mask, is_linear, rows,
+                input_sums, sums + c, output + c);
+  }
+  if (channels - c > 2 * SUBBYTE_PANEL) {
+    finish_some(header, layer, first + c, 3, mask, is_linear, rows, input_sums, sums + c, output + c);
+    return;
   }
   for (; c < channels; c += SUBBYTE_PANEL) {
-    const int32_t rest = channels - c;
-    const __mmask16 mask = (__mmask16)(rest < SUBBYTE_PANEL ? (1 << rest) - 1 : 0xffff);
-    finish_one(header, layer, first + c, mask, is_linear, rows, input_sums, sums + c, output + c);
+    finish_one(header, layer, first + c, channels - c > SUBBYTE_PANEL ? 0xffff : mask, is_linear, rows, input_sums,
+               sums + c, output + c);
   }
 }
 

@@ -25,6 +25,12 @@ void subbyte_fill_codebook(subbyte_layer_view *view) {
   }
 }
 
+void subbyte_decode_panel(const subbyte_layer_view *view, const subbyte_panels *panels, int32_t panel, int8_t *weights,
+                          int32_t *start) {
+  subbyte_decode *const decode = view->isa->decode ? view->isa->decode : subbyte_portable_decode;
+  decode(panels, panel, view->header.decode == SUBBYTE_LINEAR, view->header.input_features, weights, start);
+}
+
 void subbyte_set_rows(subbyte_inputs *inputs, int32_t rows, int32_t features, const subbyte_isa *isa) {
   const size_t rest = (size_t)features % SUBBYTE_STRIDE;
   inputs->rows = rows;

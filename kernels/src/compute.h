@@ -19,11 +19,15 @@ typedef struct subbyte_layer_view {
 
 void subbyte_view_layer(subbyte_layer_view *view, const void *layer, const subbyte_isa *isa);
 
-// Makes a codebook for a linear layer too, for those who decode its weights.
-void subbyte_fill_codebook(subbyte_layer_view *view);
-
 // Output channels [first, first + channels), at most a tile.
 subbyte_panels subbyte_find_panels(const subbyte_layer_view *view, int32_t first, int32_t channels);
+
+// Makes a codebook for a linear layer too. Comes before subbyte_decode_panel().
+void subbyte_fill_codebook(subbyte_layer_view *view);
+
+// One of those panels, as subbyte_decode does: weights [quads, 16, 4] and start [16].
+void subbyte_decode_panel(const subbyte_layer_view *view, const subbyte_panels *panels, int32_t panel, int8_t *weights,
+                          int32_t *start);
 
 // Takes the rows at inputs->x[0 .. rows - 1], of `features` inputs each.
 void subbyte_set_rows(subbyte_inputs *inputs, int32_t rows, int32_t features, const subbyte_isa *isa);

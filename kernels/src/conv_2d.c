@@ -130,13 +130,13 @@ static void spread_runs(const window *window, int8_t *weights) {
 
 // Decodes the weights of the job's channels.
 static void decode(const job *job, int8_t *weights, int32_t *start) {
-  for (int32_t channel = job->channel; channel < job->end; channel += SUBBYTE_PANEL) {
-    subbyte_unpack_panel(job->view, channel, subbyte_smaller(job->end - channel, SUBBYTE_PANEL), weights, start);
+  const subbyte_panels panels = subbyte_find_panels(job->view, job->channel, job->end - job->channel);
+  for (int32_t panel = 0; panel < panels.count; ++panel) {
+    subbyte_decode_panel(job->view, &panels, panel, weights, start + SUBBYTE_PANEL * panel);
     if (job->window.run % 4 != 0) {
       spread_runs(&job->window, weights);
     }
     weights += (ptrdiff_t)QUAD_BYTES * job->window.quads;
-    start += SUBBYTE_PANEL;
   }
 }
 
@@ -183,13 +183,16 @@ static void compute_group(job *job, const layout *at, int32_t group, int8_t *mem
   }
 }
 
+static int is_pointwise(const subbyte_header *header) {
+  return header->kernel_height == 1 && header->kernel_width == 1 && header->stride_height == 1 &&
+         header->stride_width == 1;
+}
+
 // Rows and columns are one to windows of a pixel.
 static subbyte_image make_image(const subbyte_header *header, const int8_t *input, int32_t batch, int32_t height,
                                 int32_t width) {
-  const int is_pointwise = header->kernel_height == 1 && header->kernel_width == 1 && header->stride_height == 1 &&
-                           header->stride_width == 1;
-  return is_pointwise ? subbyte_make_image(header, input, 1, 1, batch * height * width)
-                      : subbyte_make_image(header, input, batch, height, width);
+  return is_pointwise(header) ? subbyte_make_image(header, input, 1, 1, batch * height * width)
+                              : subbyte_make_image(header, input, batch, height, width);
 }
 
 void subbyte_conv_2d_output(const void *layer, int32_t height, int32_t width, int32_t *output_height,

@@ -31,9 +31,9 @@ static void unpack_tile(const subbyte_layer_view *view, int32_t first, int32_t c
   const int32_t quads = subbyte_quads(view->header.input_features);
   memset(start, 0, sizeof *start * SUBBYTE_DEPTHWISE_TILE);
   memset(weights, 0, (size_t)(QUAD_BYTES * SUBBYTE_DEPTHWISE_PANELS) * (size_t)quads);
-  for (int32_t p = 0; SUBBYTE_PANEL * p < channels; ++p) {
-    const int32_t done = SUBBYTE_PANEL * p;
-    subbyte_unpack_panel(view, first + done, subbyte_smaller(channels - done, SUBBYTE_PANEL), panel, start + done);
+  const subbyte_panels panels = subbyte_find_panels(view, first, channels);
+  for (int32_t p = 0; p < panels.count; ++p) {
+    subbyte_decode_panel(view, &panels, p, panel, start + SUBBYTE_PANEL * p);
     for (int32_t i = 0; i < 4 * quads; ++i) { // 4 channels of a quad
       memcpy(weights + 16 * (SUBBYTE_DEPTHWISE_PANELS * i + p), panel + 16 * i, 16);
     }

@@ -76,11 +76,12 @@ static inline int32_t subbyte_load_code(const subbyte_panels *panels, int32_t pa
 // value; so may be those of rows beyond `rows`.
 typedef void subbyte_sums(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *sums);
 
-// weights[k / 4, c, k % 4] = codebook[code[c, k]] for one panel; 0 for what fills up the last quad of its inputs. Of 16
-// channels those that the panel lacks may be anything. The codebook is there for linear layers too, evenly spaced.
+// weights[k / 4, c, k % 4] = codebook[code[c, k]] for one of the panels; 0 for what fills up the last quad of its
+// inputs. Of 16 channels those that the panel lacks may be anything. The codebook is there for linear layers too,
+// evenly spaced.
 //
 // start[c]: where the sums of these weights start, to take off what the flip adds: -flip * sum_k weights[c, k].
-typedef void subbyte_decode(const subbyte_panels *panel, int is_linear, int32_t inputs, int8_t *weights,
+typedef void subbyte_decode(const subbyte_panels *panels, int32_t panel, int is_linear, int32_t inputs, int8_t *weights,
                             int32_t *start);
 
 // to[i] = from[i] ^ flip

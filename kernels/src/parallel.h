@@ -1,24 +1,25 @@
-// A fully connected layer, shared out among threads.
+// A layer, shared out among threads.
 #ifndef SUBBYTE_PARALLEL_H
 #define SUBBYTE_PARALLEL_H
 
-#include "../include/subbyte.h"
+#include "../include/subbyte_op.h"
 #include "threads.h"
 
-// How one layer is computed for one number of rows.
+// How one layer is computed for one size of its input.
 typedef struct subbyte_plan {
-  const void *layer;
-  int32_t rows, features, channels;
-  int32_t threads; // that it is worth; 1 for a small layer
-  int32_t parts;   // of channels or of rows
-  int is_cut_by_rows;
+  subbyte_op op;
+  int32_t features;     // of its input; of a convolution, of a window
+  int32_t threads;      // that it is worth; 1 for a small layer
+  int32_t parts;        // of channels, of rows, or of the output of a convolution
+  int is_cut_by_rows;   // a fully connected layer
+  size_t scratch_bytes; // that all of them need
 } subbyte_plan;
 
-// layer: passed subbyte_check(), and stays where it is. threads: at most so many.
-subbyte_plan subbyte_plan_layer(const void *layer, int32_t rows, int32_t threads);
+// op: of a layer that passed subbyte_check() and stays where it is. threads: at most so many.
+subbyte_plan subbyte_plan_op(const subbyte_op *op, int32_t threads);
 
-// As subbyte_fully_connected(), by the threads of `pool`.
-void subbyte_run_plan(const subbyte_plan *plan, const int8_t *input, int8_t *output, const subbyte_isa *isa,
-                      subbyte_pool *pool);
+// As subbyte_run_op(), by the threads of `pool`.
+void subbyte_run_plan(const subbyte_plan *plan, const int8_t *input, int8_t *output, void *scratch,
+                      const subbyte_isa *isa, subbyte_pool *pool);
 
 #endif

@@ -11,8 +11,7 @@ typedef struct op {
   int32_t kind;              // of layer
   int input, packed, output; // indices of its tensors; -1: the node does not have them
   int is_inner;              // its output is seen by this partition only
-  subbyte_op layer;
-  subbyte_plan plan; // of a fully connected layer
+  subbyte_plan plan;         // and the layer
 } op;
 
 typedef struct partition {
@@ -158,17 +157,16 @@ static TfLiteStatus prepare_op(TfLiteContext *context, op *op, int op_index) {
     return report(context, op_index, output, "the second input must be the packed layer: a constant uint8 tensor");
   }
   const subbyte_activation x = describe(input), y = describe(output);
-  const char *fault = subbyte_fit_op(&op->layer, op->kind, packed->data.data, packed->bytes, &x, &y);
+  subbyte_op layer;
+  const char *fault = subbyte_fit_op(&layer, op->kind, packed->data.data, packed->bytes, &x, &y);
   if (fault == NULL && !is_writable(output)) {
     fault = "the output is not a tensor that can be written";
   }
   if (fault != NULL) {
     return report_misfit(context, op, op_index, packed, &x, output, fault);
   }
-  if (op->kind == SUBBYTE_FULLY_CONNECTED) {
-    op->plan = subbyte_plan_layer(op->layer.layer, op->layer.rows, context->recommended_num_threads);
-  }
-  return resize_output(context, &op->layer, &x, output);
+  op->plan = subbyte_plan_op(&layer, context->recommended_num_threads);
+  return resize_output(context, &layer, &x, output);
 }
 
 // The runtime plans memory for what goes in and out of the partition only. Tensors in between become the node's
@@ -200,7 +198,7 @@ static TfLiteStatus plan_scratch(TfLiteContext *context, const partition *self) 
   }
   size_t bytes = 0;
   for (int i = 0; i < self->op_count; ++i) {
-    bytes = self->ops[i].layer.scratch_bytes > bytes ? self->ops[i].layer.scratch_bytes : bytes;
+    bytes = self->ops[i].plan.scratch_bytes > bytes ? self->ops[i].plan.scratch_bytes : bytes;
   }
   TfLiteIntArray *shape = bytes <= INT32_MAX ? subbyte_create_int_array(1) : NULL;
   if (shape == NULL) {
@@ -245,15 +243,11 @@ static TfLiteStatus invoke(TfLiteContext *context, TfLiteNode *node) {
     const op *op = &self->ops[i];
     const TfLiteTensor *input = &context->tensors[op->input], *output = &context->tensors[op->output];
     const int has_memory =
-        input->data.data != NULL && output->data.data != NULL && (op->layer.scratch_bytes == 0 || scratch != NULL);
+        input->data.data != NULL && output->data.data != NULL && (op->plan.scratch_bytes == 0 || scratch != NULL);
     if (input->bytes > 0 && !has_memory) {
       return report(context, i, output, "the runtime gave a tensor no memory");
     }
-    if (op->plan.threads > 1) {
-      subbyte_run_plan(&op->plan, input->data.int8, output->data.int8, resources->isa, resources->pool);
-    } else {
-      subbyte_run_op(&op->layer, input->data.int8, output->data.int8, scratch, resources->isa);
-    }
+    subbyte_run_plan(&op->plan, input->data.int8, output->data.int8, scratch, resources->isa, resources->pool);
   }
   return kTfLiteOk;
 }

@@ -1,5 +1,5 @@
 // Decodes weights into bytes, for windows that share them. Written for compilers to vectorise.
-#include "window.h"
+#include "compute.h"
 
 enum { QUAD_BYTES = 4 * SUBBYTE_PANEL }; // of 16 channels
 
@@ -23,35 +23,40 @@ static inline void add_digits(const uint8_t *blocks, int width, int32_t channels
   }
 }
 
-static void find_codes(const subbyte_panels *panels, int32_t quads, uint8_t *codes) {
+static void find_codes(const subbyte_panels *panels, int32_t panel, int32_t quads, uint8_t *codes) {
+  const int32_t channels = subbyte_panel_channels(panels, panel);
+  const uint8_t *planes[SUBBYTE_PLANES];
+  for (int32_t plane = 0; plane < SUBBYTE_PLANES; ++plane) {
+    planes[plane] = panels->planes[plane] ? panels->planes[plane] + panels->steps[plane] * (size_t)panel : NULL;
+  }
   memset(codes, 0, (size_t)QUAD_BYTES * (size_t)quads);
-  if (panels->planes[3]) { // the narrowest plane has the highest bits
-    add_digits(panels->planes[3], 1, panels->channels, quads, codes);
+  if (planes[3]) { // the narrowest plane has the highest bits
+    add_digits(planes[3], 1, channels, quads, codes);
   }
-  if (panels->planes[2]) {
-    add_digits(panels->planes[2], 2, panels->channels, quads, codes);
+  if (planes[2]) {
+    add_digits(planes[2], 2, channels, quads, codes);
   }
-  if (panels->planes[1]) {
-    add_digits(panels->planes[1], 4, panels->channels, quads, codes);
+  if (planes[1]) {
+    add_digits(planes[1], 4, channels, quads, codes);
   }
-  if (panels->planes[0]) {
-    add_digits(panels->planes[0], 8, panels->channels, quads, codes);
+  if (planes[0]) {
+    add_digits(planes[0], 8, channels, quads, codes);
   }
 }
 
-void subbyte_portable_decode(const subbyte_panels *panel, int is_linear, int32_t inputs, int8_t *weights,
-                             int32_t *start) {
-  const int32_t quads = subbyte_quads(inputs);
+void subbyte_portable_decode(const subbyte_panels *panels, int32_t panel, int is_linear, int32_t inputs,
+                             int8_t *weights, int32_t *start) {
+  const int32_t quads = inputs / 4 + (inputs % 4 != 0);
   uint8_t *codes = (uint8_t *)weights;
-  find_codes(panel, quads, codes);
+  find_codes(panels, panel, quads, codes);
   if (is_linear) {
-    const uint8_t offset = (uint8_t)panel->codebook[0], step = (uint8_t)(panel->codebook[1] - panel->codebook[0]);
+    const uint8_t offset = (uint8_t)panels->codebook[0], step = (uint8_t)(panels->codebook[1] - panels->codebook[0]);
     for (int32_t i = 0; i < QUAD_BYTES * quads; ++i) {
       codes[i] = (uint8_t)(step * codes[i] + offset);
     }
   } else {
     for (int32_t i = 0; i < QUAD_BYTES * quads; ++i) {
-      weights[i] = panel->codebook[codes[i]];
+      weights[i] = panels->codebook[codes[i]];
     }
   }
   for (int32_t k = inputs; k < 4 * quads; ++k) {
@@ -60,11 +65,4 @@ void subbyte_portable_decode(const subbyte_panels *panel, int is_linear, int32_t
     }
   }
   memset(start, 0, sizeof *start * SUBBYTE_PANEL);
-}
-
-void subbyte_unpack_panel(const subbyte_layer_view *view, int32_t first, int32_t channels, int8_t *weights,
-                          int32_t *start) {
-  const subbyte_panels panel = subbyte_find_panels(view, first, channels);
-  subbyte_decode *const decode = view->isa->decode ? view->isa->decode : subbyte_portable_decode;
-  decode(&panel, view->header.decode == SUBBYTE_LINEAR, view->header.input_features, weights, start);
 }

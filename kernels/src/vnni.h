@@ -313,20 +313,20 @@ INLINE vector add_digits(vector codes, int bits, vector low, vector high) {
   return bits > 4 ? add_bytes(value, shuffle(high, and(shift_bytes_right(codes, 4), set_bytes(15)))) : value;
 }
 
-INLINE void decode_panel(const subbyte_panels *panel, int bits, int is_linear, int32_t inputs, int8_t *weights,
-                         int32_t *start) {
-  const size_t block_bytes = 4 * (size_t)panel->channels;
+INLINE void decode_panel(const subbyte_panels *panels, int32_t panel, int bits, int is_linear, int32_t inputs,
+                         int8_t *weights, int32_t *start) {
+  const size_t block_bytes = 4 * (size_t)subbyte_panel_channels(panels, panel);
   const int high_digits = bits > 4 ? 1 << (bits - 4) : 1;
   int8_t steps[16] = {0};
   vector entries[16];
   for (int i = 0; i < high_digits; ++i) {
-    entries[i] = repeat(_mm_loadu_si128((const __m128i *)(const void *)(panel->codebook + 16 * i)));
-    steps[i] = (int8_t)(panel->codebook[16 * i] - panel->codebook[0]);
+    entries[i] = repeat(_mm_loadu_si128((const __m128i *)(const void *)(panels->codebook + 16 * i)));
+    steps[i] = (int8_t)(panels->codebook[16 * i] - panels->codebook[0]);
   }
   const vector high = repeat(_mm_loadu_si128((const __m128i *)(const void *)steps));
   const uint8_t *blocks[SUBBYTE_PLANES];
   for (int plane = 0; plane < SUBBYTE_PLANES; ++plane) {
-    blocks[plane] = panel->planes[plane];
+    blocks[plane] = panels->planes[plane] ? panels->planes[plane] + panels->steps[plane] * (size_t)panel : NULL;
   }
   vector sums[PARTS];
   for (int part = 0; part < PARTS; ++part) {
@@ -359,16 +359,17 @@ INLINE void decode_panel(const subbyte_panels *panel, int bits, int is_linear, i
   }
 }
 
-TARGET static void decode(const subbyte_panels *panel, int is_linear, int32_t inputs, int8_t *weights, int32_t *start) {
+TARGET static void decode(const subbyte_panels *panels, int32_t panel, int is_linear, int32_t inputs, int8_t *weights,
+                          int32_t *start) {
 #define DECODE_BITS(bits)                                                                                              \
   case bits:                                                                                                           \
     if (is_linear) {                                                                                                   \
-      decode_panel(panel, bits, 1, inputs, weights, start);                                                            \
+      decode_panel(panels, panel, bits, 1, inputs, weights, start);                                                    \
     } else {                                                                                                           \
-      decode_panel(panel, bits, 0, inputs, weights, start);                                                            \
+      decode_panel(panels, panel, bits, 0, inputs, weights, start);                                                    \
     }                                                                                                                  \
     break
-  switch (panel->weight_bits) {
+  switch (panels->weight_bits) {
     DECODE_BITS(1);
     DECODE_BITS(2);
     DECODE_BITS(3);

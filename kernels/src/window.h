@@ -62,11 +62,6 @@ int32_t subbyte_count_runs(const subbyte_header *header);
 // The offsets of taps, or of the first of every `step` of them, from the start of a window.
 void subbyte_find_taps(const subbyte_image *image, int32_t channels, int32_t step, int32_t *offsets);
 
-// Decodes the panel of `channels` output channels that starts with `first`, as subbyte_decode does: [quads, 16, 4] and
-// [16].
-void subbyte_unpack_panel(const subbyte_layer_view *view, int32_t first, int32_t channels, int8_t *weights,
-                          int32_t *start);
-
 // Quads of so many inputs.
 static inline int32_t subbyte_quads(int32_t inputs) {
   return inputs / 4 + (inputs % 4 != 0);

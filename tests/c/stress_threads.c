@@ -49,8 +49,13 @@ static void pause_for(int turn) {
 
 static void compute(const void *layer, int32_t rows, int32_t threads, subbyte_pool *pool) {
   const subbyte_isa *isa = subbyte_best_isa();
-  const subbyte_plan plan = subbyte_plan_layer(layer, rows, threads);
-  const size_t inputs = (size_t)rows * (size_t)plan.features, outputs = (size_t)rows * (size_t)plan.channels;
+  subbyte_header header;
+  memcpy(&header, layer, sizeof header);
+  const subbyte_op op = {
+      .layer = layer, .kind = SUBBYTE_FULLY_CONNECTED, .rows = rows, .output_channels = header.output_channels};
+  const subbyte_plan plan = subbyte_plan_op(&op, threads);
+  const size_t inputs = (size_t)rows * (size_t)header.input_features;
+  const size_t outputs = (size_t)rows * (size_t)header.output_channels;
   int8_t *input = allocate(inputs), *expected = allocate(outputs), *output = allocate(outputs);
   for (size_t i = 0; i < inputs; ++i) {
     input[i] = (int8_t)(i * 89 + inputs);
@@ -58,7 +63,7 @@ static void compute(const void *layer, int32_t rows, int32_t threads, subbyte_po
   memset(output, 85, outputs);
   subbyte_fully_connected(layer, input, rows, expected, isa);
   subbyte_grow_pool(pool, plan.threads);
-  subbyte_run_plan(&plan, input, output, isa, pool);
+  subbyte_run_plan(&plan, input, output, NULL, isa, pool);
   if (memcmp(output, expected, outputs) != 0) {
     fail("threads give other numbers");
   }
