@@ -2,6 +2,7 @@
 
     convert-to-tflite --model=kws.keras --output=kws.tflite --verify=dev.npz
     convert-to-tflite --model=kws.keras --output=kws.c --format=c
+    convert-to-tflite --model=float.keras --output=four.tflite --bits=4 --calibration=train.npz
     convert-to-tflite --model=int8.tflite --output=four.tflite --bits=4
 
 Exit status: 0; 1 where --verify finds a difference beyond what is promised; 2 where the input is at fault.
@@ -28,9 +29,9 @@ from .errors import ConversionError
 from .files import check_writable, write_atomically
 from .io_types import IO_TYPES
 from .logs import silence_native_logs
-from .report import print_comparisons, print_layers, to_json
+from .report import print_comparisons, print_layers, print_post_training, to_json
 from .targets import WRITERS
-from .verification import load_inputs, verify
+from .verification import load_inputs, read_arrays, verify
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A .keras file, a SavedModel folder or an int8 .tflite.")
@@ -38,7 +39,8 @@ flags.DEFINE_string("output", None, "The file to write, a .tflite or .c. Without
 flags.DEFINE_enum("format", "tflite", ["tflite", "c"], "A TFLite model, or its packed layers in C for firmware.")
 flags.DEFINE_enum("target", "packed", list(WRITERS), "How to store the weights.")
 flags.DEFINE_enum("io", None, list(IO_TYPES), "Type of the model's inputs and outputs: float32; in C, int8.")
-flags.DEFINE_integer("bits", None, "Requantize the weights of an int8 .tflite to so many bits.", 1, 8)
+flags.DEFINE_integer("bits", None, "Weights of an int8 .tflite, or of a float .keras with --calibration.", 1, 8)
+flags.DEFINE_string("calibration", None, "An .npz of real inputs: quantize a float .keras without training, to --bits.")
 flags.DEFINE_integer("first_last_bits", 8, "With --bits: those of the first and the last layer.", 1, 8)
 flags.DEFINE_string("verify", None, "An .npz of real inputs, [samples, ...] by input name, to compare the models on.")
 flags.DEFINE_bool("json", False, "Report in JSON on standard output.")
@@ -96,7 +98,8 @@ def _run(arguments: list[str]) -> int:
     errors = Console(stderr=True)
     with errors.status(f"converting {FLAGS.model}") if errors.is_terminal else nullcontext():
         io = FLAGS.io or ("int8" if FLAGS.format == "c" else "float32")
-        conversion = Conversion.start(FLAGS.model, io, FLAGS.bits, FLAGS.first_last_bits)
+        calibration = None if FLAGS.calibration is None else read_arrays(Path(FLAGS.calibration))
+        conversion = Conversion.start(FLAGS.model, io, FLAGS.bits, FLAGS.first_last_bits, calibration)
         result = conversion.write(FLAGS.target)
         contents = _contents(result.tflite, outputs)
     comparisons, samples = None, 0
@@ -111,6 +114,8 @@ def _run(arguments: list[str]) -> int:
         print(to_json(result, comparisons))
     else:
         print_layers(console, result)
+        if result.post_training is not None:
+            print_post_training(console, result.post_training)
         if comparisons is not None:
             print_comparisons(console, comparisons, samples)
         _print_outputs(console, outputs)

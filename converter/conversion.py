@@ -57,6 +57,7 @@ class Result:
         notes: a line for each layer that stayed as it was, and why.
         target, io: as asked for.
         totals: bytes of the whole file as "float32" (computed: 4 bytes a weight and bias), "int8", "int4" and "packed".
+        post_training: what quantization without training did, a `subbyte.keras_layers.PostTraining`; else None.
     """
 
     tflite: bytes
@@ -65,10 +66,16 @@ class Result:
     target: str
     io: str
     totals: dict[str, int] = field(default_factory=dict)
+    post_training: Any = None
 
 
 def convert(
-    model: Any, target: str = "packed", io: str = "float32", bits: int | None = None, first_last_bits: int = 8
+    model: Any,
+    target: str = "packed",
+    io: str = "float32",
+    bits: int | None = None,
+    first_last_bits: int = 8,
+    calibration: Any = None,
 ) -> Result:
     """Converts a model to TFLite with 1 to 8-bit weights.
 
@@ -78,14 +85,16 @@ def convert(
         target: "packed" for the bundled kernel; "int8" for stock ops in 8-bit containers, with the same numbers; "int4"
             for stock 4-bit ops where the weights allow it.
         io: type of inputs and outputs, "float32" or "int8".
-        bits: 1 to 8, for an int8 `.tflite` alone: its weights are requantized to so many bits.
+        bits: 1 to 8. The weights of an int8 `.tflite` are requantized to so many bits; those of a float Keras model are
+            quantized without training, if there is a calibration.
         first_last_bits: with `bits`, those of the first and the last layer.
+        calibration: for a float Keras model, real inputs: see `subbyte.keras_layers.quantize_post_training`.
 
     Raises:
         ConversionError: what cannot be converted, with the layer and the mend in one line.
     """
     _check_target(target)
-    return Conversion.start(model, io, bits, first_last_bits).write(target)
+    return Conversion.start(model, io, bits, first_last_bits, calibration).write(target)
 
 
 def _check_target(target: str) -> None:
@@ -100,32 +109,40 @@ class Conversion:
         self.graph, self.notes, self.io, self.source, self.bits = graph, notes, io, source, bits
 
     @classmethod
-    def start(cls, model: Any, io: str = "float32", bits: int | None = None, first_last_bits: int = 8) -> Conversion:
+    def start(
+        cls,
+        model: Any,
+        io: str = "float32",
+        bits: int | None = None,
+        first_last_bits: int = 8,
+        calibration: Any = None,
+    ) -> Conversion:
         """Reads and lowers `model`; see `convert`."""
         check_io(io)
         for name, width in (("bits", bits), ("first_last_bits", first_last_bits)):
             if width is not None and width not in range(1, 9):
                 raise ConversionError(f"{name} must be 1 to 8, not {width}")
-        source = _source(model)
-        if bits is not None and source.reference is not None:
+        source = _source(model) if calibration is None else _quantized(model, bits, first_last_bits, calibration)
+        if bits is not None and calibration is None and source.reference is not None:
             raise ConversionError(
-                "--bits requantizes an int8 .tflite; a Keras model has the widths of its layers: give those to their "
-                "kernel_quantizer"
+                "--bits requantizes an int8 .tflite, or a float Keras model together with --calibration; a model with "
+                "subbyte layers has their widths: give those to their kernel_quantizer"
             )
+        requantized = bits if calibration is None else None
         graph = Graph.read(source.tflite, source.name)
         lower(graph, [tap for tap, _ in source.taps])
         if source.reference is None:
             tflite_source.check_quantized(graph, source.name)
-        notes = tflite_source.raise_linear_ops(graph, bits, first_last_bits)
+        notes = tflite_source.raise_linear_ops(graph, requantized, first_last_bits)
         if source.reference is not None:
-            notes = [*_rounded_notes(graph), *notes]
+            notes = [*(source.post_training.left if source.post_training else _rounded_notes(graph)), *notes]
         notes += set_io(graph, io)
         graph.model.description = b"subbyte"
         graph.model.metadata = None
         for side in ("inputs", "outputs"):
             for name, tensor in graph.named(side).items():
                 graph.tensor(tensor).name = name.encode()
-        return cls(graph, notes, io, source, bits)
+        return cls(graph, notes, io, source, requantized)
 
     @property
     def linear_ops(self) -> list[LinearOp]:
@@ -137,6 +154,8 @@ class Conversion:
         if not self.linear_ops:
             reasons = "; ".join(self.notes) or "it has no layer with weights"
             mend = "; --bits requantizes an int8 .tflite" if self.source.reference is None and self.bits is None else ""
+            if self.source.reference is not None and self.source.post_training is None:
+                mend = "; --bits with --calibration quantizes a float Keras model"
             raise ConversionError(f"nothing to pack in this model: {reasons}{mend}")
         files = {name: self.tflite(name) for name in WRITERS}
         totals = {name: len(data) for name, data in files.items()}
@@ -150,6 +169,7 @@ class Conversion:
             target=target,
             io=self.io,
             totals={"float32": totals["packed"] - packed + float32, **totals},
+            post_training=self.source.post_training,
         )
 
     def tflite(self, target: str, expose: Sequence[int] = ()) -> bytes:
@@ -219,6 +239,17 @@ def _rounded_notes(graph: Graph) -> list[str]:
         for op in graph.operators
         if isinstance(op, LinearOp) and op.stock
     ]
+
+
+def _quantized(model: Any, bits: int | None, first_last_bits: int, calibration: Any) -> Source:
+    """A float Keras model, quantized without training."""
+    if bits is None:
+        raise ConversionError("--calibration goes with --bits: say how many bits the weights shall have")
+    if isinstance(model, str | Path):
+        if Path(model).suffix != ".keras" or not Path(model).is_file():
+            raise ConversionError(f"--calibration is for a float Keras model, a .keras file: {model} is none")
+        model = keras_source.load_keras(Path(model))
+    return keras_source.from_float_keras(model, bits, first_last_bits, calibration)
 
 
 def _source(model: Any) -> Source:

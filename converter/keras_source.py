@@ -6,9 +6,11 @@ alike, with a batch of 1: a free batch litters the graph with shape arithmetic.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +45,7 @@ class Source:
         tflite: TensorFlow's conversion, our layers whole; its outputs are the model's, then those of the taps.
         name: for messages.
         taps: (signature output, layer) of each activation quantizer.
+        post_training: what quantization without training did, a `subbyte.keras_layers.PostTraining`; or None.
         reference: the model in TensorFlow: inputs by name, [samples, ...] each, to outputs and taps by name; or None.
     """
 
@@ -50,6 +53,7 @@ class Source:
     name: str
     taps: tuple[tuple[str, str], ...] = ()
     reference: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
+    post_training: Any = None
 
 
 def from_keras(model: Any) -> Source:
@@ -89,6 +93,24 @@ def from_keras(model: Any) -> Source:
     except Exception as error:  # whatever the model's layers raise
         raise ConversionError(f"TensorFlow cannot trace {model.name}: {_reason(error)}") from error
     return Source(_convert(module, concrete), model.name, tuple(names), _in_batches(reference, 256))
+
+
+def from_float_keras(model: Any, bits: int, first_last_bits: int, calibration: Any) -> Source:
+    """A float Keras model, quantized on real inputs. Raises ConversionError, naming what to mend."""
+    from subbyte import keras_layers as ql
+    from subbyte.keras_layers import stages
+
+    if stages.stage_flags(getattr(model, "variables", ())):
+        raise ConversionError(
+            f"{model.name} has subbyte layers: --calibration is for float models; convert it without --bits"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # its lines are told as notes
+            made = ql.quantize_post_training(model, calibration, ql.Recipe(bits, first_last_bits=first_last_bits))
+    except ValueError as error:
+        raise ConversionError(str(error)) from error
+    return dataclasses.replace(from_keras(made.model), post_training=made)
 
 
 def from_saved_model(path: Path) -> Source:

@@ -35,13 +35,26 @@ def to_json(result: Result, comparisons: list[Comparison] | None) -> str:
         "totals": result.totals,
         "notes": result.notes,
     }
+    made = result.post_training
+    if made is not None:
+        layers = [dataclasses.asdict(layer) for layer in made.layers]
+        report["post_training"] = {
+            "samples": made.samples,
+            "layers": [layer | {"sqnr_db": _finite(layer["sqnr_db"])} for layer in layers],
+            "output_sqnr_db": _finite(made.output_sqnr_db),
+            "same_top": made.same_top,
+            "wants_training": made.wants_training,
+        }
     if comparisons is not None:
         report["verification"] = [dataclasses.asdict(c) | {"passed": c.passed} for c in comparisons]
     for layer in report["layers"]:
-        # Perfect weights have an infinite ratio, which JSON does not know.
-        if layer["sqnr_db"] == math.inf:
-            layer["sqnr_db"] = None
+        layer["sqnr_db"] = _finite(layer["sqnr_db"])
     return json.dumps(report, indent=2, allow_nan=False)
+
+
+def _finite(decibel: float | None) -> float | None:
+    """Perfect weights have an infinite ratio, which JSON does not know."""
+    return None if decibel == math.inf else decibel
 
 
 def print_layers(console: Console, result: Result) -> None:
@@ -84,6 +97,27 @@ def print_layers(console: Console, result: Result) -> None:
     console.print(totals)
     for note in result.notes:
         console.print(f"note: {note}", soft_wrap=True, highlight=False)
+
+
+def print_post_training(console: Console, made: Any) -> None:
+    """What quantization without training did to each layer and to the outputs: a `PostTraining`."""
+    title = f"Quantized without training, on {made.samples} inputs"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("layer")
+    table.add_column("bits", justify="right")
+    table.add_column("output SQNR dB", justify="right")
+    for layer in made.layers:
+        table.add_row(layer.layer, str(layer.bits), f"{layer.sqnr_db:.1f}")
+    console.print(table)
+    top = "" if made.same_top is None else f", the largest is the same on {made.same_top:.1%} of the inputs"
+    console.print(f"outputs against the float model: SQNR {made.output_sqnr_db:.1f} dB{top}", highlight=False)
+    if made.wants_training:
+        console.print(
+            "training is advised, since the outputs are below 20 dB: subbyte.keras_layers.quantize_model, then "
+            "model.fit with TwoStage",
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 def print_comparisons(console: Console, comparisons: list[Comparison], samples: int) -> None:

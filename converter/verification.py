@@ -45,18 +45,23 @@ class Comparison:
         return bound is None or (self.differing <= bound.share * self.codes and self.largest <= bound.codes)
 
 
-def load_inputs(path: Path, names: list[str]) -> dict[str, np.ndarray]:
-    """Arrays by input name from an .npz. Raises ConversionError, naming what is missing."""
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """What an .npz holds. Raises ConversionError for what is none."""
     try:
         archive = np.load(path)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("one bare array")
         with archive:
-            arrays = {name: np.asarray(archive[name]) for name in archive.files}
+            return {name: np.asarray(archive[name]) for name in archive.files}
     except OSError as error:
         raise ConversionError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ConversionError(f"cannot read {path}: give an .npz written by numpy.savez ({error})") from error
+
+
+def load_inputs(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+    """Arrays by input name from an .npz. Raises ConversionError, naming what is missing."""
+    arrays = read_arrays(path)
     if len(names) == 1 and len(arrays) == 1:
         return {names[0]: next(iter(arrays.values()))}
     missing = [name for name in names if name not in arrays]

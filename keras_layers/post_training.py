@@ -15,6 +15,10 @@ from .recipe import Recipe
 from .stages import set_stage
 
 
+#: From here on the noise is below a tenth of the outputs (in amplitude).
+ENOUGH_DB = 20.0
+
+
 @dataclass(frozen=True)
 class LayerError:
     """What quantization did to one layer.
@@ -38,6 +42,7 @@ class PostTraining:
         model: in stage 2, ready for conversion.
         layers: in the order of computation.
         output_sqnr_db: of the model's outputs on the calibration.
+        same_top: share of the samples with the same largest output; None for a model that is no classifier.
         left: a line for each layer that stayed in float.
         samples: how many of the calibration were used.
     """
@@ -45,8 +50,14 @@ class PostTraining:
     model: tf.keras.Model
     layers: list[LayerError]
     output_sqnr_db: float
+    same_top: float | None
     left: list[str]
     samples: int
+
+    @property
+    def wants_training(self) -> bool:
+        """Whether the noise in the outputs is above a tenth of them: training wins most of such a loss back."""
+        return self.output_sqnr_db < ENOUGH_DB
 
 
 def quantize_post_training(model: tf.keras.Model, calibration: Any, recipe: Recipe | None = None) -> PostTraining:
@@ -76,7 +87,7 @@ def quantize_post_training(model: tf.keras.Model, calibration: Any, recipe: Reci
     found = _values(quantized, inputs, set(quantized.output_tensors))
     pairs = [(expected[a], found[b]) for a, b in zip(twin.graph.output_tensors, quantized.output_tensors, strict=True)]
     signal, noise = (sum(float(np.sum(np.square(part))) for part in parts) for parts in _signal_and_noise(pairs))
-    return PostTraining(twin.model, layers, _decibel(signal, noise), twin.left, len(inputs[0]))
+    return PostTraining(twin.model, layers, _decibel(signal, noise), _same_top(pairs), twin.left, len(inputs[0]))
 
 
 def _values(graph: FloatGraph, inputs: list[Any], wanted: set[Tensor]) -> dict[Tensor, np.ndarray]:
@@ -117,6 +128,13 @@ def _add_to_bias(layer: KernelLayer, shift: np.ndarray) -> None:
     else:
         assert layer.bias is not None, "a twin's layer without normalization has one"
         layer.bias.assign_add(shift / tf.convert_to_tensor(layer.gain))
+
+
+def _same_top(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float | None:
+    (floating, quantized), *others = pairs
+    if others or floating.ndim != 2 or floating.shape[1] < 2:
+        return None
+    return float(np.mean(floating.argmax(axis=1) == quantized.argmax(axis=1)))
 
 
 def _signal_and_noise(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[list[np.ndarray], list[np.ndarray]]:

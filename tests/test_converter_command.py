@@ -224,6 +224,82 @@ def test_bits_are_not_for_a_keras_model(run, files, output):
     assert_untouched(output)
 
 
+@pytest.fixture(scope="module")
+def float_files(files):
+    """Two float models, one that 4 bits hardly hurt, and inputs for both."""
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    sound = keras.Sequential([keras.Input((12, 3)), layers.Conv1D(6, 3, activation="relu"), layers.Flatten()])
+    sound.add(layers.Dense(4))
+    sound.save(files / "sound.keras")
+    deep = keras.Sequential([keras.Input((12, 3))])
+    for _ in range(8):
+        deep.add(layers.Conv1D(6, 3, padding="same", activation="relu"))
+    deep.add(layers.Flatten())
+    deep.add(layers.Dense(4))
+    deep.save(files / "deep.keras")
+    np.savez(files / "sounds.npz", rng.normal(size=(40, 12, 3)).astype(np.float32))
+    np.savez(files / "no_sounds.npz", np.zeros((0, 12, 3), np.float32))
+    return files
+
+
+def test_a_float_model_is_quantized_without_training(run, float_files, output):
+    arguments = [f"--calibration={float_files / 'sounds.npz'}", f"--verify={float_files / 'sounds.npz'}"]
+    arguments.append(f"--model={float_files / 'sound.keras'}")
+    done = run(*arguments, "--bits=4", "--first_last_bits=4", f"--output={output}")
+    assert (done.status, done.err) == (0, [])
+    found = re.search(r"SQNR ([0-9.]+) dB, the largest is the same on ([0-9.]+)% of the inputs", done.out)
+    assert found, done.out
+    assert "on 40 inputs" in done.out
+    assert "SubbyteConv2D" in done.out
+    # The oracle: the float model in Keras beside the written file in the interpreter.
+    x = np.load(float_files / "sounds.npz")["arr_0"]
+    expected = keras.models.load_model(float_files / "sound.keras").predict(x, verbose=0)
+    interpreter = kernels.Interpreter(model_content=output.read_bytes())
+    interpreter.allocate_tensors()
+    outputs = []
+    for row in x:
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], row[None])
+        interpreter.invoke()
+        outputs.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0])
+    noise = 10 * np.log10(np.sum(expected**2) / np.sum((expected - outputs) ** 2))
+    assert noise == pytest.approx(float(found[1]), abs=0.06)
+    same = np.mean(expected.argmax(axis=1) == np.argmax(outputs, axis=1))
+    assert same == pytest.approx(float(found[2]) / 100, abs=6e-4)
+
+
+def test_the_report_says_when_training_is_advised(run, float_files, output):
+    told = {}
+    for name, bits in (("sound", 8), ("deep", 2)):
+        arguments = [f"--model={float_files / f'{name}.keras'}", f"--calibration={float_files / 'sounds.npz'}"]
+        report = json.loads(run(*arguments, f"--bits={bits}", "--json").out)["post_training"]
+        assert report["wants_training"] == (report["output_sqnr_db"] < 20)
+        assert report["samples"] == 40
+        told[name] = report["wants_training"]
+        assert ("training is advised" in run(*arguments, f"--bits={bits}").out) == told[name]
+    assert told == {"sound": False, "deep": True}
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        ("sound.keras", ["--bits=4"], "together with --calibration"),
+        ("sound.keras", ["--calibration={}/sounds.npz"], "--calibration goes with --bits"),
+        ("sound.keras", ["--bits=4", "--calibration={}/no_sounds.npz"], "is empty: give some hundred samples"),
+        ("sound.keras", ["--bits=4", "--calibration={}/names.npz"], "the calibration has no array"),
+        ("sound.keras", ["--bits=4", "--calibration={}/shape.npz"], r"the model takes \[samples, 12, 3\]"),
+        ("sound.keras", ["--bits=4", "--calibration={}/missing.npz"], "No such file"),
+        ("sound.keras", [], "--bits with --calibration quantizes a float Keras model"),
+        ("good.keras", ["--bits=4", "--calibration={}/x.npz"], "has subbyte layers: --calibration is for float models"),
+        ("int8.tflite", ["--bits=4", "--calibration={}/x.npz"], "--calibration is for a float Keras model"),
+    ],
+)
+def test_bad_calibrations_are_one_line(model, arguments, message, run, float_files, output):
+    arguments = [argument.format(float_files) for argument in arguments]
+    assert_one_line(run(f"--model={float_files / model}", f"--output={output}", *arguments), message)
+    assert_untouched(output)
+
+
 def test_json_is_the_whole_output_and_has_the_same_numbers(run, files, output):
     arguments = [f"--model={files / 'good.keras'}", f"--output={output}", f"--verify={files / 'x.npz'}", "--json"]
     done = run(*arguments)
