@@ -15,7 +15,6 @@ import argparse
 import dataclasses
 import functools
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from subbyte.keyword_spotting import models
 from subbyte.keyword_spotting.augment import training_windows
 from subbyte.keyword_spotting.data import Dataset
+from subbyte.keyword_spotting.demo import stock_tflite
 from subbyte.keyword_spotting.evaluate import interpreter_logits
 from subbyte.keyword_spotting.features import Normalization
 from subbyte.keyword_spotting.metrics import bootstrap, keyword_accuracy, moving_average
@@ -87,7 +87,7 @@ class Maker:
         from subbyte import converter, keras_layers
 
         if form.bits is None:
-            return float_file(self.floating.model)
+            return stock_tflite(self.floating.model)
         if form.trained:
             trained = train(
                 self.name, self.dataset, self.seed, recipe=self.recipe, bits=form.bits, start=self.floating.model,
@@ -97,18 +97,6 @@ class Maker:
         recipe = keras_layers.Recipe(bits=form.bits)
         made = keras_layers.quantize_post_training(self.floating.model, self._calibration, recipe)
         return converter.convert(made.model).tflite
-
-
-def float_file(network: Any) -> bytes:
-    """TensorFlow's own conversion."""
-    import tensorflow as tf
-
-    call = tf.function(lambda x: network(x, training=False), input_signature=[tf.TensorSpec([1, 540], tf.float32)])
-    with tempfile.TemporaryDirectory() as folder:
-        module = tf.Module()
-        module.variables_of_model = [v if isinstance(v, tf.Variable) else v.value for v in network.variables]
-        tf.saved_model.save(module, folder, signatures=call.get_concrete_function())
-        return bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
 
 
 def rows(name: str, runs: dict[Form, NDArray[np.float32]], makers: list[Maker], test: Any) -> Iterator[list[str]]:

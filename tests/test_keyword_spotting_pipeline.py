@@ -274,6 +274,27 @@ def test_the_quantizer_can_be_another() -> None:
     assert {(type(found), found.bits) for found in quantizers} == {(ql.quantizers.Linear, 5)}
 
 
+@pytest.mark.parametrize("name", ["ds_cnn", "tc_resnet"])
+def test_convolutional_models_have_the_papers_layers(name: str) -> None:
+    """Kernels by hand: as in MLPerf Tiny and arXiv 1904.03814, for 7 classes and 20 mel bands."""
+    from subbyte import keras_layers as ql
+
+    floating = models.model(name)
+    assert floating.output_shape == (None, 7)
+    quantized = models.model(name, bits=3)
+    kernels = [layer for layer in quantized.layers if hasattr(layer, "kernel_quantizer")]
+    by_hand = {
+        "ds_cnn": 10 * 4 * 64 + 4 * (9 * 64 + 64 * 64) + 64 * 7,
+        "tc_resnet": 3 * 20 * 16
+        + sum(9 * a * b + 9 * b * b + a * b for a, b in ((16, 24), (24, 32), (32, 48)))
+        + 48 * 7,
+    }[name]
+    assert sum(int(np.prod(layer.kernel.shape)) for layer in kernels) == by_hand
+    bits = [layer.kernel_quantizer.bits for layer in kernels]
+    assert (bits[0], set(bits[1:-1]), bits[-1]) == (8, {3}, 8)
+    assert {type(layer.kernel_quantizer) for layer in kernels} == {ql.quantizers.Linear}
+
+
 def test_models_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="M1 needs 16-bit activations, which are not built yet; use M2"):
         models.model("M1")
@@ -290,6 +311,8 @@ def test_epochs_are_shared_between_stages() -> None:
     assert train.second_stage_epochs("M0", 1, 0.07) == 0
     assert train.second_stage_epochs("M4", 28, 0.07) == 2
     assert train.second_stage_epochs("M4", 2, 0.07) == 1
+    assert train.second_stage_epochs("ds_cnn", 1, 0.07) == 0
+    assert train.second_stage_epochs("ds_cnn", 28, 0.07, bits=4) == 2
     with pytest.raises(ValueError, match="at least 2 epochs, not 1"):
         train.second_stage_epochs("M4", 1, 0.07)
 
@@ -314,6 +337,26 @@ def test_training_learns_and_a_file_gives_the_same_logits(
     assert metrics.keyword_accuracy(logits, np.append(dataset.dev.labels, dataset.test.labels)) >= 0.75
     found.save(tmp_path / "model.keras")
     np.testing.assert_array_equal(evaluate.file_logits(tmp_path / "model.keras", raw), logits)
+
+
+def test_a_quantized_convolutional_model_starts_from_a_float_one(dataset: data.Dataset, tmp_path: Path) -> None:
+    from subbyte import keras_layers as ql
+    from subbyte.converter import convert
+
+    recipe = dataclasses.replace(QUICK, epochs=6)
+    floating = train.train("tc_resnet", dataset, seed=1, recipe=recipe)
+    found = train.train("tc_resnet", dataset, seed=1, recipe=recipe, bits=4, start=floating.model)
+    assert ql.stage_of(found.model) == 2
+    raw = np.concatenate([dataset.dev.inputs(), dataset.test.inputs()])
+    labels = np.append(dataset.dev.labels, dataset.test.labels)
+    for trained in (floating, found):
+        logits = evaluate.keras_logits(trained.model, trained.normalization(raw))
+        assert metrics.keyword_accuracy(logits, labels) >= 0.75
+    found.save(tmp_path / "model.keras")
+    (tmp_path / "model.tflite").write_bytes(convert(tmp_path / "model.keras").tflite)
+    packed = evaluate.file_logits(tmp_path / "model.tflite", raw)
+    # The mean over time is a stock op, which rounds in its own way: a step of the logits here and there.
+    np.testing.assert_allclose(packed, evaluate.file_logits(tmp_path / "model.keras", raw), atol=0.26)
 
 
 def test_a_report_is_a_table(dataset: data.Dataset) -> None:
