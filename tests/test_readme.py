@@ -30,14 +30,22 @@ def run(arguments: list[str], folder: Path) -> str:
     return done.stdout
 
 
-def test_the_example_trains_converts_and_runs(tmp_path: Path) -> None:
-    train, deploy = blocks("python")
-    run([sys.executable, "-c", train], tmp_path)
-    (convert,) = commands("convert-to-tflite")
-    report = run([str(Path(sys.executable).parent / convert[0]), *convert[1:]], tmp_path)
+def test_the_examples_train_convert_and_run(tmp_path: Path) -> None:
+    train, deploy, quantize = blocks("python")
+    trained = run([sys.executable, "-c", f"{train}\n{quantize}"], tmp_path)
+    command = str(Path(sys.executable).parent / "convert-to-tflite")
+    run([command, "--model=sensor.keras", "--target=int8", "--output=int8.tflite"], tmp_path)
+    report, post_training, requantized = (
+        run([command, *arguments[1:]], tmp_path) for arguments in commands("convert-to-tflite")
+    )
     assert "FAILED" not in report
     assert re.search(r"quant_dense\S* +Keras +[\d,]+ +0 +0 +none +ok", report)
+    assert "outputs against the float model" in post_training
+    assert "its largest is the original's on" in requantized
     assert run([sys.executable, "-c", deploy], tmp_path).startswith("[[")
+    # The twin goes on from where the float model stands: its first loss is far below that of a new model, ln 3.
+    losses = [float(loss) for loss in re.findall(r"loss: ([0-9.]+)\s*$", trained, re.MULTILINE)]
+    assert losses[-4] < 0.5
 
 
 def test_make_knows_the_targets() -> None:
