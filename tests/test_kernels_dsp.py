@@ -13,28 +13,58 @@ from compilers import INCLUDE, ROOT, STRICT, ZIG, compile_c, core_sources
 from emulator import CORTEX_M4, CORTEX_M33, Processor, Program
 from models import random_layer
 from subbyte.kernels import reference
-from test_kernels_arm import Variant, test_every_width_decode_and_shape, test_the_largest_sums
+from test_kernels_arm import (
+    EXPORTED,
+    Variant,
+    test_any_convolution,
+    test_every_width_decode_and_shape,
+    test_the_largest_sums,
+)
 
 from benchmarks.code_size import CORTEX_M33_DSP
 
-__all__ = ["test_every_width_decode_and_shape", "test_the_largest_sums"]
+__all__ = [
+    "test_any_convolution",
+    "test_every_width_decode_and_shape",
+    "test_the_largest_sums",
+]
 
 #: Optimized differently, so that the loops are tested as they become both when small and when fast.
 CASES = {"cortex-m4": (CORTEX_M4, "-O3"), "cortex-m33": (CORTEX_M33_DSP, "-Os")}
-EXPORTED = ("subbyte_find_isa", "subbyte_best_isa", "subbyte_fully_connected")
 
 
 def build(processor: Processor, level: str, path: Path) -> Path:
-    options = [*STRICT, level, "-g", "-ffreestanding", "-nostdlib", "-fno-sanitize=all", "-ffp-contract=off"]
+    options = [
+        *STRICT,
+        level,
+        "-g",
+        "-ffreestanding",
+        "-nostdlib",
+        "-fno-sanitize=all",
+        "-ffp-contract=off",
+    ]
     options += ["-I", INCLUDE, *(f"-Wl,-u,{name}" for name in EXPORTED)]
-    compile_c([*processor.flags, *options, *core_sources(), ROOT / "tests/c/freestanding.c", "-o", path], ZIG)
+    compile_c(
+        [
+            *processor.flags,
+            *options,
+            *core_sources(),
+            ROOT / "tests/c/freestanding.c",
+            "-o",
+            path,
+        ],
+        ZIG,
+    )
     return path
 
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("dsp")
-    return {name: build(processor, level, folder / name) for name, (processor, level) in CASES.items()}
+    return {
+        name: build(processor, level, folder / name)
+        for name, (processor, level) in CASES.items()
+    }
 
 
 @pytest.fixture(scope="session", params=CASES)
@@ -53,12 +83,21 @@ def test_a_processor_without_the_extension_has_no_such_variant(tmp_path):
 
 
 # Twice what two multiplications and two ANDs for four weights of each plane are; a codebook is looked up.
-@pytest.mark.parametrize(("bits", "is_codebook", "most"), [(8, 0, 4), (4, 0, 4), (1, 0, 4), (7, 0, 8), (4, 1, 12)])
+@pytest.mark.parametrize(
+    ("bits", "is_codebook", "most"),
+    [(8, 0, 4), (4, 0, 4), (1, 0, 4), (7, 0, 8), (4, 1, 12)],
+)
 def test_it_takes_few_instructions(bits, is_codebook, most, programs):
     rng = np.random.default_rng(bits)
-    codebook = {"codebook": rng.integers(-128, 128, 1 << bits).astype(np.int8)} if is_codebook else {}
+    codebook = (
+        {"codebook": rng.integers(-128, 128, 1 << bits).astype(np.int8)}
+        if is_codebook
+        else {}
+    )
     layer = random_layer(rng, 400, 87, bits, **codebook)
     variant = Variant(Program(programs["cortex-m4"], CORTEX_M4, counts=True), "dsp")
     x = rng.integers(-128, 128, (1, 400)).astype(np.int8)
-    np.testing.assert_array_equal(variant.run(layer, x), reference.fully_connected(layer, x))
+    np.testing.assert_array_equal(
+        variant.run(layer, x), reference.fully_connected(layer, x)
+    )
     assert layer.codes.size / 2 < variant.program.instructions < most * layer.codes.size

@@ -300,7 +300,7 @@ INLINE void add_taps(const int8_t *weights, const int8_t *const x[4], __m256i pa
 TARGET static void depthwise_sums(const int8_t *weights, const subbyte_windows *windows, const int32_t *start,
                                   int32_t *sums) {
   for (int32_t row = 0; row < windows->rows; ++row) {
-    for (int panel = 0; panel < SUBBYTE_DEPTHWISE_PANELS; ++panel) {
+    for (int32_t panel = 0; SUBBYTE_PANEL * panel < windows->channels; ++panel) {
       const int8_t *digits = weights + 16 * panel;
       __m256i pairs[4]; // taps 0 and 1, taps 2 and 3
       for (int i = 0; i < 4; ++i) {

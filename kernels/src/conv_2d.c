@@ -164,12 +164,16 @@ static void compute_decoded(const job *job, int8_t *weights, int32_t *start, int
   }
 }
 
+static int decodes(const layout *at, const subbyte_isa *isa) {
+  return SUBBYTE_DECODES && at->panels > 0 && isa->window_sums != NULL;
+}
+
 static void compute_group(job *job, const layout *at, int32_t group, int8_t *memory) {
   const int32_t channels = job->view->header.output_channels / job->view->header.groups;
   job->slice.first = job->window.channels * group;
   job->channel = channels * group;
   const int32_t end = job->channel + channels;
-  if (!SUBBYTE_DECODES || at->panels == 0 || job->view->isa->window_sums == NULL) {
+  if (!decodes(at, job->view->isa)) {
     job->end = end;
     compute_packed(job, memory + at->patches);
     return;
@@ -224,6 +228,17 @@ static int8_t *align(void *scratch) {
   return (int8_t *)scratch + (-(uintptr_t)scratch & 63);
 }
 
+// Windows of a pixel lie in the input as the rows of a fully connected layer do.
+static void compute_pixels(const subbyte_layer_view *view, const subbyte_image *image, int32_t first, int32_t last,
+                           int8_t *output) {
+  if (first < last) {
+    const subbyte_tile end = subbyte_find_tile(image, last - 1);
+    const int32_t row = subbyte_find_tile(image, first).first, rows = end.first + end.columns - row;
+    subbyte_fully_connected(view->bytes, image->input + (ptrdiff_t)image->channels * row, rows,
+                            output + (ptrdiff_t)view->header.output_channels * row, view->isa);
+  }
+}
+
 void subbyte_conv_2d_part(const void *layer, const int8_t *input, int32_t batch, int32_t height, int32_t width,
                           int8_t *output, void *scratch, const subbyte_isa *isa, int32_t part, int32_t parts) {
   subbyte_layer_view view;
@@ -238,6 +253,10 @@ void subbyte_conv_2d_part(const void *layer, const int8_t *input, int32_t batch,
     return;
   }
   const layout at = plan(&view.header, &image);
+  if (is_pointwise(&view.header) && view.header.groups == 1 && !decodes(&at, isa)) {
+    compute_pixels(&view, &image, first, last, output);
+    return;
+  }
   job job = {.view = &view,
              .image = &image,
              .window = make_window(&view.header),

@@ -90,6 +90,7 @@ void subbyte_compute_depthwise(const subbyte_layer_view *view, const subbyte_ima
   for (int32_t channel = 0; channel < channels; channel += SUBBYTE_DEPTHWISE_TILE) {
     job.slice.first = channel;
     job.slice.channels = subbyte_smaller(channels - channel, SUBBYTE_DEPTHWISE_TILE);
+    job.windows.channels = job.slice.channels;
     subbyte_find_taps(image, job.slice.channels, 1, offsets);
     unpack_tile(view, channel, job.slice.channels, memory + at.panel, job.weights, job.start);
     for (int32_t index = first; index < last; ++index) {

@@ -252,6 +252,51 @@ static void codebook_sums(const subbyte_panels *panels, const subbyte_inputs *in
   }
 }
 
+// The bytes of two words, widened to 16 bits, as pairs of one byte of each: bytes 0 and 2, or those of words that were
+// shifted by 8.
+INLINE void pair_bytes(uint32_t first, uint32_t second, int16x2_t *byte_0, int16x2_t *byte_2) {
+  const uint32_t a = (uint32_t)__sxtb16((int8x4_t)first), b = (uint32_t)__sxtb16((int8x4_t)second);
+  *byte_0 = (int16x2_t)((a & 0xffff) | b << 16);
+  *byte_2 = (int16x2_t)(a >> 16 | (b & 0xffff0000));
+}
+
+// Four taps of four channels.
+INLINE void add_taps(const int8_t *weights, const int8_t *const x[4], int32_t sums[4]) {
+  const uint32_t taps[4] = {load_word(x[0]), load_word(x[1]), load_word(x[2]), load_word(x[3])};
+  int16x2_t even[4], odd[4]; // of taps 0 and 2, 1 and 3: of each channel
+  pair_bytes(taps[0], taps[2], &even[0], &even[2]);
+  pair_bytes(taps[0] >> 8, taps[2] >> 8, &even[1], &even[3]);
+  pair_bytes(taps[1], taps[3], &odd[0], &odd[2]);
+  pair_bytes(taps[1] >> 8, taps[3] >> 8, &odd[1], &odd[3]);
+  UNROLL
+  for (int c = 0; c < 4; ++c) {
+    const uint32_t word = load_word(weights + 4 * c);
+    sums[c] = __smlad(__sxtb16((int8x4_t)word), even[c], sums[c]);
+    sums[c] = __smlad(__sxtb16((int8x4_t)(word >> 8)), odd[c], sums[c]);
+  }
+}
+
+static void depthwise_sums(const int8_t *weights, const subbyte_windows *windows, const int32_t *start, int32_t *sums) {
+  for (int32_t row = 0; row < windows->rows; ++row, sums += SUBBYTE_TILE) {
+    for (int32_t c = 0; c < windows->channels; c += 4) {
+      const int8_t *factors = weights + c % SUBBYTE_PANEL / 4 * SUBBYTE_DEPTHWISE_TILE + c / SUBBYTE_PANEL * 16;
+      const int8_t *from = windows->x[row] + c;
+      const int32_t *offsets = windows->offsets;
+      int32_t totals[4] = {start[c], start[c + 1], start[c + 2], start[c + 3]};
+      for (int32_t quad = 0; quad < windows->quads; ++quad) {
+        const int8_t *const x[4] = {from + offsets[0], from + offsets[1], from + offsets[2], from + offsets[3]};
+        add_taps(factors, x, totals);
+        factors += 4 * SUBBYTE_DEPTHWISE_TILE;
+        offsets += 4;
+      }
+      UNROLL
+      for (int i = 0; i < 4; ++i) {
+        sums[c + i] = totals[i];
+      }
+    }
+  }
+}
+
 // As unsigned bytes the inputs are larger by 128; USADA8 adds up the distances of four from 0.
 static int32_t input_sum(const int8_t *x, int32_t features) {
   uint32_t sum = 0;
@@ -277,6 +322,7 @@ const subbyte_isa subbyte_dsp = {
     .runs = runs_dsp,
     .linear_sums = linear_sums,
     .codebook_sums = codebook_sums,
+    .depthwise_sums = depthwise_sums,
     .input_sum = input_sum,
     .finish = finish,
 };

@@ -95,6 +95,7 @@ typedef struct subbyte_windows {
   const int8_t *x[SUBBYTE_WINDOWS]; // where each starts
   const int32_t *offsets;           // of the runs; of a depthwise convolution, of its taps
   int32_t runs, quads;              // quads of inputs of a run; of a depthwise convolution, of taps
+  int32_t channels;                 // of a depthwise convolution; sums beyond may be anything
 } subbyte_windows;
 
 // sums[SUBBYTE_TILE * r + c] = start[c] + sum_k weights[c / 16, k / 4, c % 16, k % 4] * x[r, k], for the channels of

@@ -67,6 +67,11 @@ INLINE void multiply(sums *sums, int8x16_t factors, const int8_t *x, int quad, i
   }
 }
 
+INLINE void multiply_bytes(sums *sums, int8x16_t factors, int8x16_t inputs) {
+  sums->pairs[0] = vpadalq_s16(sums->pairs[0], vmull_s8(vget_low_s8(factors), vget_low_s8(inputs)));
+  sums->pairs[1] = vpadalq_s16(sums->pairs[1], vmull_s8(vget_high_s8(factors), vget_high_s8(inputs)));
+}
+
 // Of 4 channels.
 INLINE int32x4_t total(const sums *sums) {
   const int32x4_t *pairs = sums->pairs;
@@ -98,6 +103,7 @@ const subbyte_isa subbyte_neon = {
     .runs = runs_neon,
     .linear_sums = linear_sums,
     .codebook_sums = codebook_sums,
+    .depthwise_sums = depthwise_sums,
     .input_sum = input_sum,
     .finish = finish,
 };

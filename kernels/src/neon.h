@@ -3,6 +3,7 @@
 //   FUNCTION, INLINE       that open functions of its instructions
 //   sums                   of 4 channels and a row
 //   clear(), multiply(), widen(), total()   of them
+//   multiply_bytes()       adds 16 products, 4 neighbours to a channel
 //   strides_until_widen()  how many strides of inputs they take
 //   VECTORS, ROWS          how many it has registers for: VECTORS of 4 channels and one row, or a vector and ROWS
 #ifndef SUBBYTE_NEON_H
@@ -267,6 +268,45 @@ INLINE void add_panels(const subbyte_panels *panels, const subbyte_inputs *input
       } else {
         add_row(panels, panel, inputs, row, bits, is_codebook, row_to);
         ++row;
+      }
+    }
+  }
+}
+
+// Four taps of 16 channels: pairs of pairs bring the inputs of a channel together.
+INLINE void add_taps(const int8_t *weights, const int8_t *const x[4], sums sums[4]) {
+  const int8x16x2_t front = vzipq_s8(vld1q_s8(x[0]), vld1q_s8(x[1])), back = vzipq_s8(vld1q_s8(x[2]), vld1q_s8(x[3]));
+  UNROLL
+  for (int half = 0; half < 2; ++half) {
+    const int16x8x2_t quads = vzipq_s16(vreinterpretq_s16_s8(front.val[half]), vreinterpretq_s16_s8(back.val[half]));
+    UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const int8x16_t factors = vld1q_s8(weights + SUBBYTE_DEPTHWISE_TILE * (2 * half + i));
+      multiply_bytes(&sums[2 * half + i], factors, vreinterpretq_s8_s16(quads.val[i]));
+    }
+  }
+}
+
+FUNCTION void depthwise_sums(const int8_t *weights, const subbyte_windows *windows, const int32_t *start, int32_t *to) {
+  for (int32_t row = 0; row < windows->rows; ++row) {
+    for (int32_t panel = 0; SUBBYTE_PANEL * panel < windows->channels; ++panel) {
+      const int8_t *factors = weights + 16 * panel, *from = windows->x[row] + SUBBYTE_PANEL * panel;
+      const int32_t *offsets = windows->offsets;
+      sums sums[4];
+      UNROLL
+      for (int i = 0; i < 4; ++i) {
+        clear(&sums[i]);
+      }
+      for (int32_t quad = 0; quad < windows->quads; ++quad) {
+        const int8_t *const x[4] = {from + offsets[0], from + offsets[1], from + offsets[2], from + offsets[3]};
+        add_taps(factors, x, sums);
+        factors += 4 * SUBBYTE_DEPTHWISE_TILE;
+        offsets += 4;
+      }
+      UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const int32_t c = SUBBYTE_PANEL * panel + 4 * i;
+        vst1q_s32(to + SUBBYTE_TILE * row + c, vaddq_s32(total(&sums[i]), vld1q_s32(start + c)));
       }
     }
   }

@@ -65,6 +65,10 @@ INLINE void multiply(sums *sums, int8x16_t factors, const int8_t *x, int quad, i
   }
 }
 
+INLINE void multiply_bytes(sums *sums, int8x16_t factors, int8x16_t inputs) {
+  sums->total = vdotq_s32(sums->total, factors, inputs);
+}
+
 INLINE void widen(sums *sums) {
   (void)sums;
 }
@@ -99,6 +103,7 @@ const subbyte_isa subbyte_neon_dotprod = {
     .runs = runs_neon_dotprod,
     .linear_sums = linear_sums,
     .codebook_sums = codebook_sums,
+    .depthwise_sums = depthwise_sums,
     .input_sum = input_sum,
     .finish = finish,
 };

@@ -98,16 +98,18 @@ void subbyte_portable_codebook_sums(const subbyte_panels *panels, const subbyte_
 
 void subbyte_portable_depthwise_sums(const int8_t *weights, const subbyte_windows *windows, const int32_t *start,
                                      int32_t *sums) {
+  const int32_t whole = subbyte_whole_panels(windows->channels);
   for (int32_t row = 0; row < windows->rows; ++row, sums += SUBBYTE_TILE) {
-    memcpy(sums, start, sizeof *sums * SUBBYTE_DEPTHWISE_TILE);
-    const int8_t *digits = weights;
+    memcpy(sums, start, sizeof *sums * (size_t)whole);
     for (int32_t tap = 0; tap < QUAD * windows->quads; ++tap) {
       const int8_t *x = windows->x[row] + windows->offsets[tap];
-      for (int32_t c = 0; c < SUBBYTE_DEPTHWISE_TILE; ++c) {
-        const int32_t at = (c % 16 / 4 * SUBBYTE_DEPTHWISE_PANELS + c / 16) * 4 + c % 4;
-        sums[c] += digits[QUAD * at + tap % QUAD] * x[c];
+      for (int32_t c = 0; c < whole; c += QUAD) { // whose weights are neighbours
+        const int32_t at =
+            (tap / QUAD * QUAD + c % SUBBYTE_PANEL / QUAD) * SUBBYTE_DEPTHWISE_TILE + c / SUBBYTE_PANEL * 16;
+        for (int32_t i = 0; i < QUAD; ++i) {
+          sums[c + i] += weights[at + QUAD * i + tap % QUAD] * x[c + i];
+        }
       }
-      digits += tap % QUAD == QUAD - 1 ? QUAD * SUBBYTE_DEPTHWISE_TILE : 0;
     }
   }
 }

@@ -510,6 +510,9 @@ TARGET static void depthwise_sums(const int8_t *weights, const subbyte_windows *
   for (int32_t row = 0; row < windows->rows; ++row) {
     UNROLL
     for (int part = 0; part < PARTS; ++part) {
+      if (BYTES * part >= windows->channels) {
+        break;
+      }
       const int8_t *digits = weights + BYTES * part;
       vector totals[4];
       UNROLL
