@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ def test_by_hand(place):
 def test_the_arena_of_a_chain_holds_two_activations_at_a_time():
     rng = np.random.default_rng(0)
     sizes = [32, 640, 64, 640, 64, 640, 8]
-    layers = [random_layer(rng, inputs, outputs) for inputs, outputs in zip(sizes, sizes[1:], strict=False)]
+    layers = [random_layer(rng, inputs, outputs) for inputs, outputs in itertools.pairwise(sizes)]
     interpreter = Interpreter(model_content=chain(layers))
     interpreter.allocate_tensors()
     workspace = interpreter.get_tensor_details()[-1]
