@@ -57,6 +57,8 @@ class Plan:
                 self.normalizations[id(call.layer)], tensors = found
                 self.behind_normalization |= tensors
         self.folded = {id(layer) for layer in self.normalizations.values()}
+        #: Numbers of the calls that only layers left in float need.
+        self.floating = _floating(graph, self._left, set(self.quantizers))
         self._groups = _same_ranges(graph, self.folded, set(self.quantizers))
 
     @staticmethod
@@ -111,6 +113,38 @@ def _edges(graph: FloatGraph, weighted: list[Call]) -> set[int]:
         for made, _ in graph.calls[number].inputs:
             behind[made] |= behind[number] or number in is_weighted
     return {id(graph.calls[number].layer) for number in is_weighted if not (before[number] and behind[number])}
+
+
+def _floating(graph: FloatGraph, left: set[int], quantized: set[int]) -> set[int]:
+    """The calls without a kernel that lead, over one another, to layers left in float and to no quantized one.
+
+    A batch normalization belongs to the float layer that it follows.
+    """
+
+    def is_part(call: Call) -> bool:
+        follows = any(id(graph.calls[number].layer) in left for number, _ in call.inputs)
+        return isinstance(call.layer, layers.BatchNormalization) and follows
+
+    floating = {number for number, call in enumerate(graph.calls) if is_part(call)}
+    ends = floating | {number for number, call in enumerate(graph.calls) if id(call.layer) in left | quantized}
+    #: Each other call to those that it is connected with.
+    connected = {number: {number} for number in range(len(graph.calls)) if number not in ends}
+    touched: dict[int, set[int]] = {number: set() for number in connected}
+    for number, call in enumerate(graph.calls):
+        for made, _ in call.inputs:
+            if number in connected and made in connected and connected[number] is not connected[made]:
+                connected[number] |= connected[made]
+                for other in connected[made]:
+                    connected[other] = connected[number]
+            elif number in connected and made in ends:
+                touched[number].add(made)
+            elif made in connected and number in ends:
+                touched[made].add(number)
+    for number, group in connected.items():
+        found = set().union(*(touched[other] for other in group))
+        if found and not any(id(graph.calls[end].layer) in quantized for end in found):
+            floating.add(number)
+    return floating
 
 
 def _same_ranges(graph: FloatGraph, folded: set[int], quantized: set[int]) -> dict[Tensor, set[Tensor]]:

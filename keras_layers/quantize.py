@@ -175,6 +175,8 @@ class _Builder:
             return [self._kernel_layer(number, call)]
         if id(layer) in self._plan.folded:
             return [self._values[call.inputs[0]]]
+        if number in self._plan.floating:
+            return [_Value(y) for y in self._call_clone(call, [self._values[tensor] for tensor in call.inputs])]
         bound = primitives.relu_bound(layer)
         if bound is not None:
             return [self._relu(number, call, bound)]
@@ -309,7 +311,8 @@ class _Builder:
     def _end(self, tensor: Tensor) -> _Value:
         """An output of the model: on a grid, unless its op has a range of its own."""
         layer = self.graph.calls[tensor[0]].layer
-        is_done = primitives.activation_name(layer) in _OWN_RANGE or self._stays_float(layer)
+        is_float = tensor[0] in self._plan.floating or self._stays_float(layer)
+        is_done = primitives.activation_name(layer) in _OWN_RANGE or is_float
         return self._values[tensor] if is_done else self._quantized(tensor)
 
     def _range(self, tensor: Tensor, signed: bool) -> float | None:

@@ -154,6 +154,21 @@ def test_layers_that_are_not_annotated_stay_in_float(float_dense):
 
 
 @with_tfmot
+@pytest.mark.filterwarnings("ignore:quantize_model.* left ")
+def test_what_stands_between_float_layers_stays_float(float_conv):
+    """So that TensorFlow's converter does not round their weights to 8 bits."""
+    model = annotated(float_conv, {"head": SubbyteConfig(bits=3)})
+    model = quantization.quantize_apply(model, scheme=SubbyteScheme(calibration=X))
+    stem = ["InputLayer", "Conv2D", "BatchNormalization", "ReLU"]
+    block = ["DepthwiseConv2D", "Conv2D", "BatchNormalization", "ClippedReLU"]
+    head = ["MaxPooling2D", "Flatten", "QuantDense", "QuantActivation"]
+    assert [type(layer).__name__ for layer in model.layers] == stem + block + head
+    ql.set_stage(model, 2)
+    assert accuracy(model) > accuracy(float_conv) - 0.1
+    assert bits(converted(model)) == {"head": 3}
+
+
+@with_tfmot
 @pytest.mark.parametrize("form", ["model.keras", "model.h5"])
 @pytest.mark.filterwarnings("ignore")
 def test_models_are_saved_and_loaded(float_conv, tmp_path: Path, form: str):
