@@ -21,8 +21,9 @@ def Interpreter(
 
     Args:
         model_path, model_content: the .tflite file or its bytes; one of the two.
-        num_threads: at most so many for an op, stock or packed. A packed layer takes a thread for about a million
-            weights times rows, so small ones have none but the caller's. None: one thread.
+        num_threads: at most so many for an op, stock or packed. A packed layer takes a second thread from a million
+            multiplications on, an eighth of that where it is depthwise, so small ones have none but the caller's; a
+            convolution takes one for at least 64 positions of its output. None: one thread.
         **stock: every other argument of the stock interpreter.
 
     Returns:

@@ -94,30 +94,22 @@ class Variant:
     def run(self, layer: PackedLayer, x: np.ndarray) -> np.ndarray:
         """int8 [rows, K] to int8 [rows, N], every buffer ending at a page without access."""
         output = np.zeros((len(x), len(layer.codes)), np.int8)
-        self.program.call(
-            "subbyte_fully_connected", layer.pack(), x, len(x), output, self.address
-        )
+        self.program.call("subbyte_fully_connected", layer.pack(), x, len(x), output, self.address)
         return output
 
     def convolve(self, layer: PackedLayer, x: np.ndarray) -> np.ndarray:
         """int8 [B, H, W, C] to int8 [B, OH, OW, N], likewise; the scratch memory, too, ends at such a page."""
         output = np.zeros_like(reference.run(layer, x))
         packed = layer.pack()
-        scratch = np.zeros(
-            self.program.call("subbyte_conv_2d_scratch", packed, *x.shape[:3]), np.int8
-        )
-        self.program.call(
-            "subbyte_conv_2d", packed, x, *x.shape[:3], output, scratch, self.address
-        )
+        scratch = np.zeros(self.program.call("subbyte_conv_2d_scratch", packed, *x.shape[:3]), np.int8)
+        self.program.call("subbyte_conv_2d", packed, x, *x.shape[:3], output, scratch, self.address)
         return output
 
 
 @pytest.fixture(scope="session", params=CASES, ids=lambda case: " ".join(case))
 def variant(request, programs) -> Variant:
     target, name = request.param
-    return Variant(
-        Program(programs[TARGETS[target].flags], TARGETS[target].processor), name
-    )
+    return Variant(Program(programs[TARGETS[target].flags], TARGETS[target].processor), name)
 
 
 def decode_fields(kind: str, bits: int, rng: np.random.Generator) -> dict:
@@ -139,18 +131,12 @@ def shapes(rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
 def test_every_width_decode_and_shape(bits, kind, variant):
     rng = np.random.default_rng([bits, *kind.encode()])
     for features, channels, rows in shapes(rng):
-        layer = random_layer(
-            rng, features, channels, bits, **decode_fields(kind, bits, rng)
-        )
+        layer = random_layer(rng, features, channels, bits, **decode_fields(kind, bits, rng))
         x = rng.integers(-128, 128, (rows, features)).astype(np.int8)
-        np.testing.assert_array_equal(
-            variant.run(layer, x), reference.fully_connected(layer, x)
-        )
+        np.testing.assert_array_equal(variant.run(layer, x), reference.fully_connected(layer, x))
 
 
-def convolutions(
-    bits: int, kind: str, rng: np.random.Generator
-) -> Iterator[tuple[PackedLayer, np.ndarray]]:
+def convolutions(bits: int, kind: str, rng: np.random.Generator) -> Iterator[tuple[PackedLayer, np.ndarray]]:
     """Windows of any kind, dense, with groups and depthwise; more channels than a tile of a depthwise one has."""
     for groups, inputs, outputs in [
         (1, 1, 20),
@@ -161,29 +147,20 @@ def convolutions(
         (70, 1, 1),
         (9, 1, 5),
     ]:
-        kernel, stride, dilation = (
-            (int(n) for n in rng.integers(1, high, 2)) for high in (5, 4, 3)
-        )
+        kernel, stride, dilation = ((int(n) for n in rng.integers(1, high, 2)) for high in (5, 4, 3))
         padding = Padding(int(rng.integers(2)))
-        geometry = Geometry(
-            tuple(kernel), tuple(stride), tuple(dilation), padding, groups
-        )
+        geometry = Geometry(tuple(kernel), tuple(stride), tuple(dilation), padding, groups)
         layer = random_layer(
             rng,
             int(np.prod(geometry.kernel)) * inputs,
             groups * outputs,
             bits,
-            op=Op.DEPTHWISE_CONV_2D
-            if inputs == 1 and (groups > 1 or outputs == 3)
-            else Op.CONV_2D,
+            op=Op.DEPTHWISE_CONV_2D if inputs == 1 and (groups > 1 or outputs == 3) else Op.CONV_2D,
             geometry=geometry,
             input_zero_point=int(rng.integers(-128, 128)),
             **decode_fields(kind, bits, rng),
         )
-        window = [
-            (size - 1) * step + 1
-            for size, step in zip(geometry.kernel, geometry.dilation, strict=True)
-        ]
+        window = [(size - 1) * step + 1 for size, step in zip(geometry.kernel, geometry.dilation, strict=True)]
         shape = (
             int(rng.integers(1, 3)),
             *(size + int(rng.integers(6)) for size in window),
@@ -195,12 +172,8 @@ def convolutions(
 @pytest.mark.parametrize("kind", ["linear", "codebook"])
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_any_convolution(bits, kind, variant):
-    for layer, x in convolutions(
-        bits, kind, np.random.default_rng([bits, *kind.encode()])
-    ):
-        np.testing.assert_array_equal(
-            variant.convolve(layer, x), reference.run(layer, x)
-        )
+    for layer, x in convolutions(bits, kind, np.random.default_rng([bits, *kind.encode()])):
+        np.testing.assert_array_equal(variant.convolve(layer, x), reference.run(layer, x))
 
 
 @pytest.mark.parametrize("features", [31, 64, 4097, MAX_FEATURES])
@@ -226,9 +199,7 @@ def test_the_largest_sums(bits, features, variant):
         )
         for extreme in (-128, 127):
             x = np.full((1 if features > 5000 else 4, features), extreme, np.int8)
-            np.testing.assert_array_equal(
-                variant.run(layer, x), reference.fully_connected(layer, x)
-            )
+            np.testing.assert_array_equal(variant.run(layer, x), reference.fully_connected(layer, x))
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -236,20 +207,14 @@ def test_the_best_variant_that_the_processor_has_is_chosen(target, programs):
     found = TARGETS[target]
     program = Program(programs[found.flags], found.processor)
     program.call("set_dot_product", found.processor is ARM64_MAX)
-    assert (
-        program.call("subbyte_best_isa") == Variant(program, found.variants[0]).address
-    )
+    assert program.call("subbyte_best_isa") == Variant(program, found.variants[0]).address
     for name in ("neon_dotprod", "neon", "portable"):
         address = program.call("subbyte_find_isa", name.encode() + b"\0")
-        assert (
-            address != 0 and program.call("subbyte_isa_runs", address) % 2 == 1
-        ) == (name in found.variants)
+        assert (address != 0 and program.call("subbyte_isa_runs", address) % 2 == 1) == (name in found.variants)
 
 
 def test_dot_products_need_the_processor(programs):
     """The test of the variant is of the variant: its instructions fault where there are none."""
     layer = random_layer(np.random.default_rng(0), 64, 16)
     with pytest.raises(UcError):
-        Variant(Program(programs[AARCH64], CORTEX_A72), "neon_dotprod").run(
-            layer, np.zeros((1, 64), np.int8)
-        )
+        Variant(Program(programs[AARCH64], CORTEX_A72), "neon_dotprod").run(layer, np.zeros((1, 64), np.int8))

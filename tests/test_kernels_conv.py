@@ -18,9 +18,7 @@ from subbyte.schemas.packed_layer import Geometry, Op, Padding
 
 #: Of the plug-in; AVX-VNNI, where the processor has the operation in AVX-512 only, of another build.
 ISAS = [name for name, runs in isas().items() if runs]
-STAND_IN = (
-    "avxvnni" if "avx512vnni" in ISAS and not isas().get("avxvnni", True) else None
-)
+STAND_IN = "avxvnni" if "avx512vnni" in ISAS and not isas().get("avxvnni", True) else None
 
 
 @pytest.fixture(scope="session")
@@ -45,23 +43,17 @@ def libraries(tmp_path_factory) -> dict[str, ctypes.CDLL]:
     return found
 
 
-def run_guarded(
-    library: ctypes.CDLL, layer: PackedLayer, x: np.ndarray, isa: str, parts: int = 1
-) -> np.ndarray:
+def run_guarded(library: ctypes.CDLL, layer: PackedLayer, x: np.ndarray, isa: str, parts: int = 1) -> np.ndarray:
     """The native kernel with every buffer, the scratch memory too, ending at a page without access."""
     packed = layer.pack()
     memory, inputs = Guarded(packed), Guarded(x.tobytes())
     assert library.subbyte_check(memory.address, len(packed)) == 0
     batch, height, width, _ = x.shape
     sizes = (ctypes.c_int32(), ctypes.c_int32())
-    library.subbyte_conv_2d_output(
-        memory.address, height, width, *map(ctypes.byref, sizes)
-    )
+    library.subbyte_conv_2d_output(memory.address, height, width, *map(ctypes.byref, sizes))
     shape = (batch, *(size.value for size in sizes), len(layer.codes))
     output = Guarded(bytes(int(np.prod(shape))))
-    scratch = Guarded(
-        bytes(library.subbyte_conv_2d_scratch(memory.address, batch, height, width))
-    )
+    scratch = Guarded(bytes(library.subbyte_conv_2d_scratch(memory.address, batch, height, width)))
     chosen = library.subbyte_find_isa(isa.encode())
     for part in range(parts):
         library.subbyte_conv_2d_part(
@@ -86,16 +78,12 @@ def run_guarded(
 def convolutions(draw, bits: int):
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     kernel = (draw(st.integers(1, 5)), draw(st.integers(1, 9)))
-    stride, dilation = (
-        tuple(draw(st.integers(1, 3)) for _ in range(2)) for _ in range(2)
-    )
+    stride, dilation = (tuple(draw(st.integers(1, 3)) for _ in range(2)) for _ in range(2))
     is_depthwise = draw(st.booleans())
     groups = draw(st.integers(1, 150 if is_depthwise else 3))
     inputs = 1 if is_depthwise else draw(st.integers(1, 20))  # of a group
     channels = groups * draw(st.integers(1, 3 if is_depthwise else 40))
-    geometry = Geometry(
-        kernel, stride, dilation, draw(st.sampled_from(list(Padding))), groups
-    )
+    geometry = Geometry(kernel, stride, dilation, draw(st.sampled_from(list(Padding))), groups)
     fields = {"code_offset": -(1 << (bits - 1))}
     if bits < 8 and draw(st.booleans()):
         fields = {"code_offset": 1 - (1 << bits), "code_step": 2}
@@ -113,13 +101,8 @@ def convolutions(draw, bits: int):
         **fields,
     )
     # Up to some tiles of 64 output positions.
-    sizes = [
-        (k - 1) * d + 1 + draw(st.integers(0, most))
-        for k, d, most in zip(kernel, dilation, (6, 30), strict=True)
-    ]
-    return layer, rng.integers(
-        -128, 128, (draw(st.integers(1, 3)), *sizes, groups * inputs)
-    ).astype(np.int8)
+    sizes = [(k - 1) * d + 1 + draw(st.integers(0, most)) for k, d, most in zip(kernel, dilation, (6, 30), strict=True)]
+    return layer, rng.integers(-128, 128, (draw(st.integers(1, 3)), *sizes, groups * inputs)).astype(np.int8)
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
@@ -131,9 +114,7 @@ def test_any_convolution(bits, data, libraries):
     assert PackedLayer.unpack(layer.pack()) == layer
     for isa, library in libraries.items():
         parts = data.draw(st.integers(1, 3))
-        np.testing.assert_array_equal(
-            run_guarded(library, layer, x, isa, parts), expected, err_msg=isa
-        )
+        np.testing.assert_array_equal(run_guarded(library, layer, x, isa, parts), expected, err_msg=isa)
 
 
 #: (groups, inputs and outputs of each, kernel, width): more weights than are decoded at once, or than at all; more
@@ -164,9 +145,7 @@ def test_large_convolutions(case, libraries):
     )
     x = rng.integers(-128, 128, (1, kernel[0], width, groups * inputs)).astype(np.int8)
     for isa, library in libraries.items():
-        np.testing.assert_array_equal(
-            run_guarded(library, layer, x, isa), reference.run(layer, x), err_msg=isa
-        )
+        np.testing.assert_array_equal(run_guarded(library, layer, x, isa), reference.run(layer, x), err_msg=isa)
 
 
 @pytest.mark.parametrize("value", [-128, 127])
@@ -187,9 +166,7 @@ def test_the_largest_sums_of_a_depthwise_convolution(value, libraries):
     )
     x = np.full((1, 12, 12, 20), value, np.int8)
     for isa, library in libraries.items():
-        np.testing.assert_array_equal(
-            run_guarded(library, layer, x, isa), reference.run(layer, x), err_msg=isa
-        )
+        np.testing.assert_array_equal(run_guarded(library, layer, x, isa), reference.run(layer, x), err_msg=isa)
 
 
 @pytest.mark.parametrize("clamp", [(-128, 127), (-3, 127), (-128, 90)])
@@ -209,15 +186,11 @@ def test_sums_far_beyond_the_codes_are_clamped(clamp, libraries):
     )
     x = np.repeat(np.array([-128, 127], np.int8), 64 * 10).reshape(1, 4, 5, 64)
     for isa, library in libraries.items():
-        np.testing.assert_array_equal(
-            run_guarded(library, layer, x, isa), reference.run(layer, x), err_msg=isa
-        )
+        np.testing.assert_array_equal(run_guarded(library, layer, x, isa), reference.run(layer, x), err_msg=isa)
 
 
 def test_a_window_that_takes_too_much_memory_is_refused():
-    geometry = Geometry(
-        (1, 60000), stride=(255, 1), dilation=(1, 255), padding=Padding.SAME, groups=2
-    )
+    geometry = Geometry((1, 60000), stride=(255, 1), dilation=(1, 255), padding=Padding.SAME, groups=2)
     layer = random_layer(
         np.random.default_rng(3),
         60000,
@@ -227,12 +200,8 @@ def test_a_window_that_takes_too_much_memory_is_refused():
         geometry=geometry,
     )
     model = Model()
-    x = model.tensor(
-        (1, 16000, 1, 2), scale=layer.input_scale, zero_point=layer.input_zero_point
-    )
-    interpreter = kernels.Interpreter(
-        model_content=model.finish([x], [model.layer(x, layer)])
-    )
+    x = model.tensor((1, 16000, 1, 2), scale=layer.input_scale, zero_point=layer.input_zero_point)
+    interpreter = kernels.Interpreter(model_content=model.finish([x], [model.layer(x, layer)]))
     with pytest.raises(RuntimeError, match="takes too much memory"):
         interpreter.allocate_tensors()
 
@@ -242,9 +211,7 @@ def test_a_pointwise_convolution_is_a_fully_connected_layer():
     dense = random_layer(rng, 40, 30, 5)
     layer = PackedLayer(**{**vars(dense), "op": Op.CONV_2D})
     x = rng.integers(-128, 128, (2, 3, 5, 40)).astype(np.int8)
-    np.testing.assert_array_equal(
-        native.conv_2d(layer.pack(), x), native.fully_connected(dense.pack(), x)
-    )
+    np.testing.assert_array_equal(native.conv_2d(layer.pack(), x), native.fully_connected(dense.pack(), x))
 
 
 def test_wrong_use_of_the_python_face_is_refused():
@@ -272,6 +239,4 @@ def test_wrong_use_of_the_python_face_is_refused():
 )
 def test_a_geometry_that_the_format_cannot_hold_is_refused(geometry, features, message):
     with pytest.raises(ValueError, match=message):
-        random_layer(
-            np.random.default_rng(9), features, 4, op=Op.CONV_2D, geometry=geometry
-        ).pack()
+        random_layer(np.random.default_rng(9), features, 4, op=Op.CONV_2D, geometry=geometry).pack()

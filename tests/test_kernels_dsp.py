@@ -61,10 +61,7 @@ def build(processor: Processor, level: str, path: Path) -> Path:
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("dsp")
-    return {
-        name: build(processor, level, folder / name)
-        for name, (processor, level) in CASES.items()
-    }
+    return {name: build(processor, level, folder / name) for name, (processor, level) in CASES.items()}
 
 
 @pytest.fixture(scope="session", params=CASES)
@@ -89,15 +86,9 @@ def test_a_processor_without_the_extension_has_no_such_variant(tmp_path):
 )
 def test_it_takes_few_instructions(bits, is_codebook, most, programs):
     rng = np.random.default_rng(bits)
-    codebook = (
-        {"codebook": rng.integers(-128, 128, 1 << bits).astype(np.int8)}
-        if is_codebook
-        else {}
-    )
+    codebook = {"codebook": rng.integers(-128, 128, 1 << bits).astype(np.int8)} if is_codebook else {}
     layer = random_layer(rng, 400, 87, bits, **codebook)
     variant = Variant(Program(programs["cortex-m4"], CORTEX_M4, counts=True), "dsp")
     x = rng.integers(-128, 128, (1, 400)).astype(np.int8)
-    np.testing.assert_array_equal(
-        variant.run(layer, x), reference.fully_connected(layer, x)
-    )
+    np.testing.assert_array_equal(variant.run(layer, x), reference.fully_connected(layer, x))
     assert layer.codes.size / 2 < variant.program.instructions < most * layer.codes.size
