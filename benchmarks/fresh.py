@@ -111,6 +111,8 @@ def arena_bytes(interpreter: Any, path: Path, packed: bool) -> int:
             view = interpreter.tensor(index)()
         except ValueError:  # inside a delegate, which keeps it elsewhere
             continue
+        if view.nbytes == 0:  # its address means nothing
+            continue
         address = view.__array_interface__["data"][0]
         first, last = min(first, address), max(last, address + view.nbytes)
     return last - first
