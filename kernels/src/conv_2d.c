@@ -229,43 +229,46 @@ static int8_t *align(void *scratch) {
 }
 
 // Windows of a pixel lie in the input as the rows of a fully connected layer do.
-static void compute_pixels(const subbyte_layer_view *view, const subbyte_image *image, int32_t first, int32_t last,
-                           int8_t *output) {
-  if (first < last) {
-    const subbyte_tile end = subbyte_find_tile(image, last - 1);
-    const int32_t row = subbyte_find_tile(image, first).first, rows = end.first + end.columns - row;
-    subbyte_fully_connected(view->bytes, image->input + (ptrdiff_t)image->channels * row, rows,
-                            output + (ptrdiff_t)view->header.output_channels * row, view->isa);
-  }
+static void compute_pixels(const void *layer, const subbyte_header *header, const subbyte_image *image, int32_t first,
+                           int32_t last, int8_t *output, const subbyte_isa *isa) {
+  const subbyte_tile end = subbyte_find_tile(image, last - 1);
+  const int32_t row = subbyte_find_tile(image, first).first, rows = end.first + end.columns - row;
+  subbyte_fully_connected(layer, image->input + (ptrdiff_t)image->channels * row, rows,
+                          output + (ptrdiff_t)header->output_channels * row, isa);
 }
 
 void subbyte_conv_2d_part(const void *layer, const int8_t *input, int32_t batch, int32_t height, int32_t width,
                           int8_t *output, void *scratch, const subbyte_isa *isa, int32_t part, int32_t parts) {
-  subbyte_layer_view view;
-  subbyte_view_layer(&view, layer, isa);
-  const subbyte_image image = make_image(&view.header, input, batch, height, width);
+  const subbyte_header header = subbyte_load_header(layer);
+  const subbyte_image image = make_image(&header, input, batch, height, width);
   const int32_t tiles = subbyte_count_tiles(&image);
-  int8_t *const memory = align(scratch);
-  subbyte_fill_codebook(&view);
   const int32_t first = start_of(part, parts, tiles), last = start_of(part + 1, parts, tiles);
-  if (view.header.op == SUBBYTE_DEPTHWISE_CONV_2D) {
-    subbyte_compute_depthwise(&view, &image, first, last, output, memory);
+  if (first == last) {
     return;
   }
-  const layout at = plan(&view.header, &image);
-  if (is_pointwise(&view.header) && view.header.groups == 1 && !decodes(&at, isa)) {
-    compute_pixels(&view, &image, first, last, output);
+  const int is_depthwise = header.op == SUBBYTE_DEPTHWISE_CONV_2D;
+  const layout at = is_depthwise ? (layout){0} : plan(&header, &image);
+  if (is_pointwise(&header) && header.groups == 1 && !decodes(&at, isa)) {
+    compute_pixels(layer, &header, &image, first, last, output, isa);
+    return;
+  }
+  int8_t *const memory = align(scratch);
+  subbyte_layer_view view;
+  subbyte_view_layer(&view, layer, isa);
+  subbyte_fill_codebook(&view);
+  if (is_depthwise) {
+    subbyte_compute_depthwise(&view, &image, first, last, output, memory);
     return;
   }
   job job = {.view = &view,
              .image = &image,
-             .window = make_window(&view.header),
+             .window = make_window(&header),
              .first = first,
              .last = last,
              .output = output,
              .strip = memory + at.strip};
   job.slice = (subbyte_slice){.channels = job.window.channels, .multiplier = 1};
-  for (int32_t group = 0; group < view.header.groups; ++group) {
+  for (int32_t group = 0; group < header.groups; ++group) {
     compute_group(&job, &at, group, memory);
   }
 }
