@@ -3,20 +3,24 @@
 #include <stdlib.h>
 
 #include "../include/subbyte_op.h"
+#include "blocks.h"
 #include "layout.h"
 #include "parallel.h"
 
-// One op. Everything is known once it is prepared, but for where its activations lie.
+// One op. Everything is known once it is prepared, but for where the workspace and the tensors of others lie.
 typedef struct op {
   int32_t kind;              // of layer
   int input, packed, output; // indices of its tensors; -1: the node does not have them
-  int is_inner;              // its output is seen by this partition only
+  int is_inner;              // its output is seen by this partition only, and lies in the workspace
+  int source;                // the op of this partition that makes its input; -1: there is none
   subbyte_plan plan;         // and the layer
+  size_t output_at;          // in the workspace, if the output is inner
+  size_t scratch_at;
 } op;
 
 typedef struct partition {
   const subbyte_resources *resources;
-  int scratch; // index of a tensor in the arena, which all convolutions share in turn; -1: there are none
+  int workspace; // index of a tensor in the arena: inner outputs and scratch memory, each there while it is needed
   int op_count;
   op ops[];
 } partition;
@@ -52,13 +56,13 @@ static op make_op(const TfLiteNode *node, const char *name, const TfLiteIntArray
               .is_inner = !contains(partition_outputs, output)};
 }
 
-static int has_convolution(const partition *self) {
+static int find_source(const partition *self, int tensor) {
   for (int i = 0; i < self->op_count; ++i) {
-    if (self->ops[i].kind != SUBBYTE_FULLY_CONNECTED) {
-      return 1;
+    if (tensor >= 0 && self->ops[i].output == tensor) {
+      return i;
     }
   }
-  return 0;
+  return -1;
 }
 
 static void *init(TfLiteContext *context, const char *buffer, size_t length) {
@@ -77,8 +81,10 @@ static void *init(TfLiteContext *context, const char *buffer, size_t length) {
     const TfLiteStatus status = context->GetNodeAndRegistration(context, nodes->data[i], &node, &registration);
     self->ops[i] = status == kTfLiteOk ? make_op(node, registration->custom_name, params->output_tensors) : no_op;
   }
-  self->scratch = -1;
-  if (has_convolution(self) && context->AddTensors(context, 1, &self->scratch) != kTfLiteOk) {
+  for (int i = 0; i < self->op_count; ++i) {
+    self->ops[i].source = find_source(self, self->ops[i].input);
+  }
+  if (context->AddTensors(context, 1, &self->workspace) != kTfLiteOk) {
     free(self);
     return NULL;
   }
@@ -169,47 +175,51 @@ static TfLiteStatus prepare_op(TfLiteContext *context, op *op, int op_index) {
   return resize_output(context, &layer, &x, output);
 }
 
-// The runtime plans memory for what goes in and out of the partition only. Tensors in between become the node's
-// temporaries, so that they get their place in the arena too.
-static TfLiteStatus plan_inner_tensors(TfLiteContext *context, const partition *self, TfLiteNode *node) {
-  TfLiteIntArray *temporaries = subbyte_create_int_array(self->op_count + 1);
-  if (temporaries == NULL) {
-    return kTfLiteError;
+// Where inner outputs and scratch memory lie in the workspace. Returns its size, SIZE_MAX without memory to work it
+// out.
+static size_t plan_workspace(TfLiteContext *context, partition *self) {
+  const int32_t count = self->op_count;
+  subbyte_block *blocks = calloc(2 * (size_t)count, sizeof *blocks); // outputs, then scratch memory
+  if (blocks == NULL) {
+    return SIZE_MAX;
   }
-  temporaries->size = 0;
-  if (self->scratch >= 0) {
-    temporaries->data[temporaries->size++] = self->scratch;
-  }
-  for (int i = 0; i < self->op_count; ++i) {
-    const int output = self->ops[i].output;
-    if (self->ops[i].is_inner && context->tensors[output].allocation_type == kTfLiteArenaRw) {
-      temporaries->data[temporaries->size++] = output;
+  for (int32_t i = 0; i < count; ++i) {
+    const op *op = &self->ops[i];
+    blocks[i] = (subbyte_block){op->is_inner ? context->tensors[op->output].bytes : 0, i, i, 0};
+    blocks[count + i] = (subbyte_block){op->plan.scratch_bytes, i, i, 0};
+    if (op->source >= 0) {
+      blocks[op->source].last = i;
     }
   }
-  free(node->temporaries);
-  node->temporaries = temporaries;
-  return kTfLiteOk;
+  const size_t bytes = subbyte_place_blocks(blocks, 2 * count);
+  for (int32_t i = 0; i < count; ++i) {
+    self->ops[i].output_at = blocks[i].offset;
+    self->ops[i].scratch_at = blocks[count + i].offset;
+  }
+  free(blocks);
+  return bytes;
 }
 
-// The scratch memory is as large as the largest convolution needs.
-static TfLiteStatus plan_scratch(TfLiteContext *context, const partition *self) {
-  if (self->scratch < 0) {
-    return kTfLiteOk;
-  }
-  size_t bytes = 0;
-  for (int i = 0; i < self->op_count; ++i) {
-    bytes = self->ops[i].plan.scratch_bytes > bytes ? self->ops[i].plan.scratch_bytes : bytes;
-  }
+// The workspace is the node's temporary, so that it gets its place in the arena.
+static TfLiteStatus allocate_workspace(TfLiteContext *context, partition *self, TfLiteNode *node) {
+  const size_t bytes = plan_workspace(context, self);
   TfLiteIntArray *shape = bytes <= INT32_MAX ? subbyte_create_int_array(1) : NULL;
-  if (shape == NULL) {
+  TfLiteIntArray *temporaries = subbyte_create_int_array(1);
+  if (shape == NULL || temporaries == NULL) {
+    free(shape);
+    free(temporaries);
     context->ReportError(context, "subbyte: out of memory");
     return kTfLiteError;
   }
+  temporaries->size = bytes > 0;
+  temporaries->data[0] = self->workspace;
+  free(node->temporaries);
+  node->temporaries = temporaries;
   shape->data[0] = (int)bytes;
-  TfLiteTensor *scratch = &context->tensors[self->scratch];
-  scratch->type = kTfLiteUInt8;
-  scratch->allocation_type = kTfLiteArenaRw;
-  return context->ResizeTensor(context, scratch, shape); // which takes over the shape
+  TfLiteTensor *workspace = &context->tensors[self->workspace];
+  workspace->type = kTfLiteUInt8;
+  workspace->allocation_type = kTfLiteArenaRw;
+  return context->ResizeTensor(context, workspace, shape); // which takes over the shape
 }
 
 static TfLiteStatus prepare(TfLiteContext *context, TfLiteNode *node) {
@@ -229,25 +239,38 @@ static TfLiteStatus prepare(TfLiteContext *context, TfLiteNode *node) {
   if (threads > 1) {
     subbyte_grow_pool(self->resources->pool, threads);
   }
-  if (plan_scratch(context, self) != kTfLiteOk) {
-    return kTfLiteError;
+  return allocate_workspace(context, self, node);
+}
+
+static int8_t *find_input(const TfLiteContext *context, const partition *self, const op *op, int8_t *workspace) {
+  const int is_inner = op->source >= 0 && self->ops[op->source].is_inner;
+  if (is_inner) {
+    return workspace != NULL ? workspace + self->ops[op->source].output_at : NULL;
   }
-  return plan_inner_tensors(context, self, node);
+  return context->tensors[op->input].data.int8;
+}
+
+static int8_t *find_output(const TfLiteContext *context, const op *op, int8_t *workspace) {
+  if (op->is_inner) {
+    return workspace != NULL ? workspace + op->output_at : NULL;
+  }
+  return context->tensors[op->output].data.int8;
 }
 
 static TfLiteStatus invoke(TfLiteContext *context, TfLiteNode *node) {
   const partition *self = node->user_data;
   const subbyte_resources *resources = self->resources;
-  void *scratch = self->scratch >= 0 ? context->tensors[self->scratch].data.data : NULL;
+  int8_t *workspace = context->tensors[self->workspace].data.int8;
   for (int i = 0; i < self->op_count; ++i) {
     const op *op = &self->ops[i];
-    const TfLiteTensor *input = &context->tensors[op->input], *output = &context->tensors[op->output];
-    const int has_memory =
-        input->data.data != NULL && output->data.data != NULL && (op->plan.scratch_bytes == 0 || scratch != NULL);
-    if (input->bytes > 0 && !has_memory) {
-      return report(context, i, output, "the runtime gave a tensor no memory");
+    const int8_t *input = find_input(context, self, op, workspace);
+    int8_t *output = find_output(context, op, workspace);
+    const int has_memory = input != NULL && output != NULL && (op->plan.scratch_bytes == 0 || workspace != NULL);
+    if (!has_memory && context->tensors[op->input].bytes > 0) {
+      return report(context, i, &context->tensors[op->output], "the runtime gave a tensor no memory");
     }
-    subbyte_run_plan(&op->plan, input->data.int8, output->data.int8, scratch, resources->isa, resources->pool);
+    int8_t *scratch = workspace != NULL ? workspace + op->scratch_at : NULL;
+    subbyte_run_plan(&op->plan, input, output, scratch, resources->isa, resources->pool);
   }
   return kTfLiteOk;
 }
