@@ -223,7 +223,7 @@ DOTPROD void multiply_int8_dotprod(const uint8_t *blocks, size_t block_bytes, co
           multiply(blocks, 4 * (size_t)(count - c), x, features, 2, sums + c);                                         \
         }                                                                                                              \
       }                                                                                                                \
-      finish(&header, layer, tile, count, &inputs, sums, y + tile);                                                    \
+      finish(&header, layer, tile, count, inputs.rows, inputs.sums, sums, y + tile);                                   \
     }                                                                                                                  \
   }
 

@@ -36,7 +36,8 @@ from .networks import open_interpreter
 from .tables import markdown_table
 
 WIDTHS = (8, 4, 3, 2)
-EPOCHS = {"ds_cnn": 8, "tc_resnet": 24}
+#: Training windows and epochs: what two cores do in half an hour for each network.
+TRAINING = {"ds_cnn": (8_192, 8), "tc_resnet": (16_384, 24)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +119,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", help="recordings; default: $SUBBYTE_DATA, else synthetic speech")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--windows", type=int, default=16_384, help="for training")
     parser.add_argument("--models", nargs="+", choices=models.CONVOLUTIONAL, default=list(models.CONVOLUTIONAL))
     parser.add_argument("--output_dir", type=Path, default=Path("build/accuracy"))
     flags = parser.parse_args()
@@ -128,7 +128,8 @@ def main() -> None:
     test = dataset.test
     table = []
     for name in flags.models:
-        recipe = Recipe(windows=flags.windows, epochs=EPOCHS[name])
+        windows, epochs = TRAINING[name]
+        recipe = Recipe(windows=windows, epochs=epochs)
         common = {"code": code_digest(), "data": data_digest(dataset), "model": name}
         common["recipe"] = json.loads(json.dumps(dataclasses.asdict(recipe)))
         runs: dict[Form, list[NDArray[np.float32]]] = {form: [] for form in FORMS}
