@@ -160,8 +160,8 @@ def check_stage(variables: Any) -> None:
     unseen = activations.unseen_ranges(variables)
     if unseen:
         raise ConversionError(
-            f"layer {unseen[0]} has seen no data, so that its range is unknown: train the model, or give quantize_model "
-            "a calibration"
+            f"layer {unseen[0]} has seen no data, so that its range is unknown: train the model, or give "
+            "quantize_model a calibration"
         )
 
 

@@ -14,7 +14,6 @@ from .quantize import Twin, build_twin
 from .recipe import Recipe
 from .stages import set_stage
 
-
 #: From here on the noise is below a tenth of the outputs (in amplitude).
 ENOUGH_DB = 20.0
 

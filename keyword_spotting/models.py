@@ -4,8 +4,8 @@
     network = models.model("M4", classes=7)
     network = models.model("ds_cnn", classes=7, bits=4)
 
-M0 to M6 have six hidden layers, narrow and wide in turn: dense, batch normalisation, clipped ReLU. M0 is the float model
-of the same shape. `ds_cnn` and `tc_resnet` are float models; with bits they are made quantized by
+M0 to M6 have six hidden layers, narrow and wide in turn: dense, batch normalisation, clipped ReLU. M0 is the float
+model of the same shape. `ds_cnn` and `tc_resnet` are float models; with bits they are made quantized by
 `subbyte.keras_layers.quantize_model`.
 """
 

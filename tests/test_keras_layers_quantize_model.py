@@ -262,7 +262,7 @@ def test_post_training_reports_each_layer(nets):
     """8 bits by hand: the report's figures are those of the layers' outputs in the two models."""
     model, x = nets["temporal_residual"]
     made = ql.quantize_post_training(model, x, ql.Recipe(bits=8))
-    assert [error.layer for error in made.layers][0] == model.layers[1].name
+    assert made.layers[0].layer == model.layers[1].name
     first = keras.Model(model.inputs, model.layers[1].output)(x)
     relu = next(layer for layer in made.model.layers if isinstance(layer, ql.ClippedReLU))
     # Behind the activation both have the same signal; before it the quantized one is nearer by the rounding.
