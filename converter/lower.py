@@ -36,6 +36,9 @@ _BOUNDS = {
 }
 _FUSED = {value: name for name, value in vars(schema.ActivationFunctionType).items() if isinstance(value, int)}
 
+#: Ops that work on any shape, number by number.
+_ELEMENTWISE = {"ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM"}
+
 # A scale below this share of the offset would need a bias beyond float32's integers.
 _SMALLEST_SCALE = 2.0**-22
 
@@ -77,6 +80,7 @@ def lower(graph: Graph, taps: Iterable[str] = ()) -> None:
             op.tap = tapped.get(op.outputs[0])
             if op.op != Op.FULLY_CONNECTED and len(graph.shape(op.inputs[0])) == 3:
                 _give_height(graph, op)
+    _join_heights(graph)
     graph.prune()
 
 
@@ -150,25 +154,41 @@ def _fold_int8_bounds(graph: Graph, op: LinearOp) -> None:
 
 def _give_height(graph: Graph, op: LinearOp) -> None:
     """Makes a convolution along one dimension one along two, on a height of 1."""
-
-    def shape_with_height(tensor: int) -> tuple[int, ...]:
-        batch, width, channels = graph.shape(tensor)
-        return batch, 1, width, channels
-
-    def with_height(tensor: int) -> int:
-        info = graph.tensor(tensor)
-        return graph.add_tensor(f"{graph.name(tensor)}/2d", shape_with_height(tensor), info.type, info.quantization)
-
     x, y = op.inputs[0], op.outputs[0]
-    before, reshapes = graph.producer(x), []
-    if before and graph.kind(before) == "RESHAPE" and graph.shape(int(before.inputs[0])) == shape_with_height(x):
-        # A layer along one dimension came before: nothing to reshape between them.
-        op.inputs = [int(before.inputs[0])]
-    else:
-        op.inputs = [with_height(x)]
-        reshapes = [graph.reshape(x, op.inputs[0])]
-    op.outputs = [with_height(y)]
-    graph.replace(op, [*reshapes, op, graph.reshape(op.outputs[0], y)])
+    op.inputs, op.outputs = [_with_height(graph, x)], [_with_height(graph, y)]
+    graph.replace(op, [graph.reshape(x, op.inputs[0]), op, graph.reshape(op.outputs[0], y)])
+
+
+def _with_height(graph: Graph, tensor: int) -> int:
+    """A new tensor like a [batch, width, channels] one, with a height of 1."""
+    (batch, width, channels), info = graph.shape(tensor), graph.tensor(tensor)
+    return graph.add_tensor(f"{graph.name(tensor)}/2d", (batch, 1, width, channels), info.type, info.quantization)
+
+
+def _join_heights(graph: Graph) -> None:
+    """Takes out the reshapes between neighbours that have been given a height, and gives one to what adds them."""
+    for op in list(graph.operators):
+        if graph.kind(op) in _ELEMENTWISE:
+            sources = [_source_of_reshape(graph, int(tensor)) for tensor in op.inputs]
+            shapes = {graph.shape(source) for source in sources if source is not None}
+            if None not in sources and len(shapes) == 1 and len(graph.shape(int(op.outputs[0]))) == 3:
+                y = int(op.outputs[0])
+                op.inputs, op.outputs = sources, [_with_height(graph, y)]
+                graph.replace(op, [op, graph.reshape(op.outputs[0], y)])
+    for op in [op for op in graph.operators if graph.kind(op) == "RESHAPE"]:
+        source = _source_of_reshape(graph, int(op.inputs[0]))
+        if source is not None and graph.shape(source) == graph.shape(int(op.outputs[0])):
+            for reader in graph.consumers(int(op.outputs[0])):
+                reader.inputs = [source if tensor == op.outputs[0] else tensor for tensor in reader.inputs]
+
+
+def _source_of_reshape(graph: Graph, tensor: int) -> int | None:
+    """The four-dimensional tensor of which `tensor` is a reshaped one."""
+    producer = graph.producer(tensor)
+    if producer is None or graph.kind(producer) != "RESHAPE":
+        return None
+    source = int(producer.inputs[0])
+    return source if len(graph.shape(source)) == 4 else None
 
 
 def _quantized_input(graph: Graph, marker: Any, layer: str) -> int:
