@@ -112,7 +112,7 @@ def test_config_makes_the_same_layer(kind):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"max_value": 0}, "max_value must be a positive number, not 0"),
+        ({"max_value": 0}, "max_value must be a positive number, or None with a momentum, not 0"),
         ({"max_value": float("inf")}, "max_value must be"),
         ({"max_value": True}, "max_value must be"),
         ({"max_value": "4"}, "max_value must be"),

@@ -1,12 +1,11 @@
 """The convolutions against the stock ones, and what they deploy against float64 arithmetic."""
 
-import inspect
-
 import numpy as np
 import pytest
 import tensorflow as tf
 from fold_oracle import deployed
 from modes import MODES
+from signatures import parameters
 from subbyte import keras_layers as ql
 from subbyte.keras_layers.quantizers import Linear, Tanh
 
@@ -94,8 +93,7 @@ def exported(layer):
 
 @pytest.mark.parametrize("ours", STOCK)
 def test_signature_is_that_of_the_stock_layer(ours):
-    stock = inspect.signature(STOCK[ours]).parameters
-    mine = inspect.signature(ours).parameters
+    stock, mine = parameters(STOCK[ours]), parameters(ours)
     positional = [p.name for p in mine.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert positional == [name for name, p in stock.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     alike = {(1, 1): 1, "channels_last": None}
@@ -300,7 +298,7 @@ def test_config_makes_the_same_layer(layer):
     again = type(layer).from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
     # Every argument of the signature is there.
-    assert set(inspect.signature(type(layer)).parameters) - {"kwargs"} <= set(layer.get_config())
+    assert set(parameters(type(layer))) - {"kwargs"} <= set(layer.get_config())
 
 
 CONV, DEPTHWISE = {"filters": 4, "kernel_size": 3}, {"kernel_size": 3}

@@ -1,11 +1,10 @@
 """QuantDense against stock Dense, and what it deploys against plain numpy."""
 
-import inspect
-
 import numpy as np
 import pytest
 import tensorflow as tf
 from fold_oracle import deployed
+from signatures import parameters
 from subbyte import keras_layers as ql
 from subbyte.keras_layers.quantizers import Linear, Tanh
 
@@ -43,8 +42,8 @@ def exported(layer):
 
 
 def test_signature_is_that_of_stock_dense():
-    stock = inspect.signature(tf.keras.layers.Dense).parameters
-    ours = inspect.signature(ql.QuantDense).parameters
+    stock = parameters(tf.keras.layers.Dense)
+    ours = parameters(ql.QuantDense)
     positional = [p.name for p in ours.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert positional == [n for n, p in stock.items() if p.kind is p.POSITIONAL_OR_KEYWORD and n not in KERAS_3_ONLY]
     different = {name for name in positional if ours[name].default != stock[name].default}

@@ -1,11 +1,10 @@
 """QuantBatchNormalization: stock batch normalization in stage 1, equation 2 of the paper in stage 2."""
 
-import inspect
-
 import numpy as np
 import pytest
 import tensorflow as tf
 from fold_oracle import batch_norm_vectors, normalization_affine
+from signatures import parameters
 from subbyte import keras_layers as ql
 from subbyte.keras_layers.quantizers import Tanh
 
@@ -29,8 +28,8 @@ def random_norm(channels=6, seed=0, **arguments):
 
 
 def test_arguments_are_those_of_stock_batch_normalization():
-    stock = inspect.signature(tf.keras.layers.BatchNormalization).parameters
-    for name, parameter in inspect.signature(ql.QuantBatchNormalization).parameters.items():
+    stock = parameters(tf.keras.layers.BatchNormalization)
+    for name, parameter in parameters(ql.QuantBatchNormalization).items():
         if name not in ("bits", "scaling", "kwargs"):
             assert parameter.default == stock[name].default
 
