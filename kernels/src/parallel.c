@@ -87,7 +87,7 @@ subbyte_plan subbyte_plan_op(const subbyte_op *op, int32_t threads) {
   work *= op->kind == SUBBYTE_DEPTHWISE_CONV_2D ? DEPTHWISE_WORK : 1;
   threads = smaller(threads, SUBBYTE_MAX_THREADS);
   if (!is_dense) {
-    threads = smaller(threads, (int32_t)(positions / LEAST_POSITIONS));
+    threads = smaller(threads, (int32_t)(positions / (double)LEAST_POSITIONS));
   }
   for (double worth = 2 * LEAST_WORK; plan.threads < threads && work >= worth; worth += LEAST_WORK) {
     ++plan.threads;

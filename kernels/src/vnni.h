@@ -427,7 +427,6 @@ INLINE void add_windows(const int8_t *weights, const subbyte_windows *windows, i
         weights += SUBBYTE_BLOCK_BYTES;
       }
     }
-#pragma GCC unroll 1
     for (; chains > 1 && k < run_bytes; k += 4) {
       add_quad(weights, panel_bytes, x, k, vectors, rows, totals);
       weights += SUBBYTE_BLOCK_BYTES;
