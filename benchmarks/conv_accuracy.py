@@ -27,11 +27,11 @@ from subbyte.keyword_spotting.data import Dataset
 from subbyte.keyword_spotting.demo import stock_tflite
 from subbyte.keyword_spotting.evaluate import interpreter_logits
 from subbyte.keyword_spotting.features import Normalization
-from subbyte.keyword_spotting.metrics import bootstrap, keyword_accuracy, moving_average
+from subbyte.keyword_spotting.metrics import keyword_accuracy, moving_average
 from subbyte.keyword_spotting.train import Recipe, train
 
 from .fresh import arena_bytes
-from .keyword_accuracy import METRICS, code_digest, data_digest, kept, percent
+from .keyword_accuracy import METRICS, code_digest, data_digest, kept, metric_cells, percent
 from .networks import open_interpreter
 from .tables import markdown_table
 
@@ -102,17 +102,15 @@ class Maker:
 
 def rows(name: str, runs: dict[Form, NDArray[np.float32]], makers: list[Maker], test: Any) -> Iterator[list[str]]:
     for form, logits in runs.items():
-        cells = [f"{name}, {form.title}"]
-        for metric in METRICS.values():
-            deviation = np.std([metric(run, test.labels) for run in logits], ddof=1 if len(logits) > 1 else 0)
-            found = bootstrap(metric, logits, test.labels, test.speakers)
-            cells.append(
-                f"{percent(found.value)} ± {percent(float(deviation))} [{percent(found.low)}, {percent(found.high)}]"
-            )
         path, packed = makers[0].path(form), form.bits is not None
         interpreter = open_interpreter(path, packed)
         interpreter.allocate_tensors()
-        yield [*cells, f"{path.stat().st_size:,}", f"{arena_bytes(interpreter, path, packed):,}"]
+        yield [
+            f"{name}, {form.title}",
+            *metric_cells(logits, test),
+            f"{path.stat().st_size:,}",
+            f"{arena_bytes(interpreter, path, packed):,}",
+        ]
 
 
 def main() -> None:

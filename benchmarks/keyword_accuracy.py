@@ -96,18 +96,23 @@ def percent(value: float) -> str:
     return f"{100 * value:.2f}"
 
 
+def metric_cells(logits: NDArray[np.float32], test: Split) -> list[str]:
+    """Each metric of one configuration's logits [seeds, clips, classes]: mean, deviation over seeds, interval."""
+    cells = []
+    for metric in METRICS.values():
+        deviation = np.std([metric(run, test.labels) for run in logits], ddof=1 if len(logits) > 1 else 0)
+        found = bootstrap(metric, logits, test.labels, test.speakers)
+        interval = f"[{percent(found.low)}, {percent(found.high)}]"
+        cells.append(f"{percent(found.value)} ± {percent(float(deviation))} {interval}")
+    return cells
+
+
 def accuracy_table(runs: dict[str, NDArray[np.float32]], test: Split) -> Iterable[str]:
     """Markdown: a row a configuration, from its logits [seeds, clips, classes]."""
     yield "| model | " + " | ".join(f"{name}, %" for name in METRICS) + " |"
     yield "|---" * (1 + len(METRICS)) + "|"
     for title, logits in runs.items():
-        cells = []
-        for metric in METRICS.values():
-            deviation = np.std([metric(run, test.labels) for run in logits], ddof=1 if len(logits) > 1 else 0)
-            found = bootstrap(metric, logits, test.labels, test.speakers)
-            interval = f"[{percent(found.low)}, {percent(found.high)}]"
-            cells.append(f"{percent(found.value)} ± {percent(float(deviation))} {interval}")
-        yield f"| {title} | " + " | ".join(cells) + " |"
+        yield f"| {title} | " + " | ".join(metric_cells(logits, test)) + " |"
 
 
 def difference_table(runs: dict[str, NDArray[np.float32]], test: Split) -> Iterable[str]:

@@ -153,10 +153,7 @@ class Conversion:
         _check_target(target)
         if not self.linear_ops:
             reasons = "; ".join(self.notes) or "it has no layer with weights"
-            mend = "; --bits requantizes an int8 .tflite" if self.source.reference is None and self.bits is None else ""
-            if self.source.reference is not None and self.source.post_training is None:
-                mend = "; --bits with --calibration quantizes a float Keras model"
-            raise ConversionError(f"nothing to pack in this model: {reasons}{mend}")
+            raise ConversionError(f"nothing to pack in this model: {reasons}{self._mend()}")
         files = {name: self.tflite(name) for name in WRITERS}
         totals = {name: len(data) for name, data in files.items()}
         packed = sum(row.stored_bytes for row in self._rows("packed"))
@@ -171,6 +168,14 @@ class Conversion:
             totals={"float32": totals["packed"] - packed + float32, **totals},
             post_training=self.source.post_training,
         )
+
+    def _mend(self) -> str:
+        """What else can be tried where nothing packs."""
+        if self.bits is not None or self.source.post_training is not None:
+            return ""
+        if self.source.reference is None:
+            return "; --bits requantizes an int8 .tflite"
+        return "; --bits with --calibration quantizes a float Keras model"
 
     def tflite(self, target: str, expose: Sequence[int] = ()) -> bytes:
         """The file alone; the tensors to `expose` become its outputs, in the place of its own."""

@@ -38,7 +38,7 @@ def check_calibration(model: tf.keras.Model, graph: FloatGraph, calibration: Any
     for call, array in zip(inputs, arrays, strict=True):
         shape = tuple(call.args[0].shape)[1:]
         fits = array.ndim == len(shape) + 1 and all(
-            a in (b, None) or b is None for a, b in zip(array.shape[1:], shape, strict=True)
+            wanted in (None, size) for wanted, size in zip(shape, array.shape[1:], strict=True)
         )
         if not fits or array.dtype.kind not in "fiub":
             wanted = ", ".join(map(str, shape))

@@ -54,7 +54,7 @@ class FloatGraph:
     Attributes:
         calls: in the order of computation; the inputs of the model first. A tensor's number is that of its call.
         outputs: the model's, nested as the model gives them; tensors are `Reference`s.
-        inputs: the model's symbolic inputs, nested as the model takes them; None for a Sequential or a single input.
+        inputs: the model's symbolic inputs, nested as the model takes them; of a single one, that.
     """
 
     calls: list[Call]

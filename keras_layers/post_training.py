@@ -85,8 +85,7 @@ def quantize_post_training(model: tf.keras.Model, calibration: Any, recipe: Reci
     quantized = FloatGraph.of(twin.model)
     found = _values(quantized, inputs, set(quantized.output_tensors))
     pairs = [(expected[a], found[b]) for a, b in zip(twin.graph.output_tensors, quantized.output_tensors, strict=True)]
-    signal, noise = (sum(float(np.sum(np.square(part))) for part in parts) for parts in _signal_and_noise(pairs))
-    return PostTraining(twin.model, layers, _decibel(signal, noise), _same_top(pairs), twin.left, len(inputs[0]))
+    return PostTraining(twin.model, layers, _sqnr_db(pairs), _same_top(pairs), twin.left, len(inputs[0]))
 
 
 def _values(graph: FloatGraph, inputs: list[Any], wanted: set[Tensor]) -> dict[Tensor, np.ndarray]:
@@ -111,12 +110,8 @@ def _correct_biases(twin: Twin, inputs: list[Any], expected: dict[Tensor, np.nda
             shift = (floating.astype(np.float64) - outputs[0].numpy()).mean(axis=axes).astype(np.float32)
             _add_to_bias(layer, shift)
             outputs[0] += shift  # for the layers behind it
-        signal, noise = _signal_and_noise([(floating, outputs[0].numpy())])
-        errors.append(
-            LayerError(
-                layer.name, layer.kernel_quantizer.bits, _decibel(*(float(np.sum(x[0] ** 2)) for x in (signal, noise)))
-            )
-        )
+        noise = _sqnr_db([(floating, outputs[0].numpy())])
+        errors.append(LayerError(layer.name, layer.kernel_quantizer.bits, noise))
     return errors
 
 
@@ -136,10 +131,8 @@ def _same_top(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float | None:
     return float(np.mean(floating.argmax(axis=1) == quantized.argmax(axis=1)))
 
 
-def _signal_and_noise(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    wide = [(a.astype(np.float64), b.astype(np.float64)) for a, b in pairs]
-    return [a for a, _ in wide], [a - b for a, b in wide]
-
-
-def _decibel(signal: float, noise: float) -> float:
+def _sqnr_db(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Of (float, quantized) outputs together."""
+    signal = sum(float(np.sum(np.square(floating, dtype=np.float64))) for floating, _ in pairs)
+    noise = sum(float(np.sum(np.square(a.astype(np.float64) - b))) for a, b in pairs)
     return 10 * float(np.log10(signal / noise)) if noise > 0 and signal > 0 else float("inf")
