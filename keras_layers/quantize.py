@@ -83,7 +83,8 @@ def quantize_model(model: tf.keras.Model, recipe: Recipe | None = None, calibrat
             follow the batches of training, and the first batches must be seen before the model is of use in stage 2.
 
     Raises:
-        ValueError: a model of another kind, a recipe that names no layer, a calibration that does not fit.
+        ValueError: a model of another kind or without a layer to quantize, a recipe that names no layer, a calibration
+            that does not fit.
     """
     return build_twin(model, recipe or Recipe(), calibration).model
 
@@ -113,6 +114,9 @@ def build_twin(model: tf.keras.Model, recipe: Recipe, calibration: Any = None) -
     samples = None if calibration is None else check_calibration(model, graph, calibration)
     builder = _Builder(graph, recipe, samples)
     twin = builder.build(model.name)
+    if not builder.pairs:
+        reasons = "; ".join(builder.left) or "it has no layer with weights"
+        raise ValueError(f"nothing to quantize in {model.name}: {reasons}")
     for line in builder.left:
         warnings.warn(f"quantize_model: {line}", stacklevel=3)
     return Twin(twin, graph, builder.pairs, builder.left, samples)

@@ -238,6 +238,7 @@ def float_files(files):
     deep.add(layers.Flatten())
     deep.add(layers.Dense(4))
     deep.save(files / "deep.keras")
+    keras.Sequential([keras.Input((12, 3)), layers.LSTM(4, name="memory")]).save(files / "memory.keras")
     np.savez(files / "sounds.npz", rng.normal(size=(40, 12, 3)).astype(np.float32))
     np.savez(files / "no_sounds.npz", np.zeros((0, 12, 3), np.float32))
     return files
@@ -289,6 +290,7 @@ def test_the_report_says_when_training_is_advised(run, float_files, output):
         ("sound.keras", ["--bits=4", "--calibration={}/names.npz"], "the calibration has no array"),
         ("sound.keras", ["--bits=4", "--calibration={}/shape.npz"], r"the model takes \[samples, 12, 3\]"),
         ("sound.keras", ["--bits=4", "--calibration={}/missing.npz"], "No such file"),
+        ("memory.keras", ["--bits=4", "--calibration={}/sounds.npz"], r"nothing to quantize in .*memory \(LSTM\)"),
         ("sound.keras", [], "--bits with --calibration quantizes a float Keras model"),
         ("good.keras", ["--bits=4", "--calibration={}/x.npz"], "has subbyte layers: --calibration is for float models"),
         ("int8.tflite", ["--bits=4", "--calibration={}/x.npz"], "--calibration is for a float Keras model"),

@@ -305,6 +305,7 @@ def bad(name: str) -> tuple[object, object, object]:
         "missing": (two, None, {"a": x[:, :2], "c": x[:, :2]}),
         "lengths": (two, None, {"a": x[:, :2], "b": x[:1, :2]}),
         "bits": (model, ql.Recipe(bits=9, first_last_bits=None), x),
+        "nothing": (keras.Sequential([keras.Input((4, 4)), layers.LSTM(3, name="memory")], name="net"), None, None),
         "no zero": (model, ql.Recipe(bits=1, first_last_bits=None, keep_zeros=True), x),
     }[name]
 
@@ -324,6 +325,7 @@ def bad(name: str) -> tuple[object, object, object]:
         ("missing", "the calibration has no array 'b': it holds a, c"),
         ("lengths", "different numbers of samples"),
         ("bits", "Linear: bits must be 1 to 8, not 9"),
+        ("nothing", r"nothing to quantize in net: memory \(LSTM\) left as it is"),
         ("no zero", "keep_zeros needs a grid with zero"),
     ],
 )
