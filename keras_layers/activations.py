@@ -1,4 +1,4 @@
-"""Activation quantizers: TFLite int8, real = scale * (code - zero point), on a range known before deployment."""
+"""Activation quantizers: TFLite int8 or int16, real = scale * (code - zero point), in a range known beforehand."""
 
 from __future__ import annotations
 
@@ -16,6 +16,17 @@ RANGE = "moving_maximum"
 UNSEEN = 2.0**30
 
 
+def code_range(bits: int, signed: bool) -> tuple[float, float]:
+    """Smallest and largest code of an activation, as if the zero point were 0.
+
+    TFLite has no zero point in int16, the type beyond 8 bits: unsigned codes are its upper half.
+    """
+    half = 2.0 ** (bits - 1)
+    if signed:
+        return -half, half - 1
+    return 0.0, (2 * half if bits <= 8 else half) - 1
+
+
 class ActivationQuantizer(tf.keras.layers.Layer):
     """Base of the activation quantizers: a bounded range and, in stage 2, even steps in it.
 
@@ -26,8 +37,9 @@ class ActivationQuantizer(tf.keras.layers.Layer):
     Args:
         max_value: end of the range. Signed codes reach from -max_value to just below max_value, unsigned ones from 0.
             None, with a momentum, starts at the first training batch's largest |x|; until then nothing is bounded.
-        bits: 2 to 8; fewer than 8 leave int8 codes unused.
-        power_of_two: round the scale up to a power of two.
+        bits: 2 to 8; fewer than 8 leave int8 codes unused. 9 to 16 are int16 codes, whose zero point is 0: unsigned
+            ones have a bit less. A layer behind them needs `input_bits=16`.
+        power_of_two: round the scale up to a power of two. int16 codes have no other.
         momentum: None keeps `max_value`. A number such as 0.99 lets the range follow the moving average of the training
             batches' largest |x|, from `max_value` on; it stands still in inference.
 
@@ -49,8 +61,10 @@ class ActivationQuantizer(tf.keras.layers.Layer):
             raise ValueError(
                 f"{self.name}: max_value must be a positive number, or None with a momentum, not {max_value!r}"
             )
-        if bits not in range(2, 9):
-            raise ValueError(f"{self.name}: bits must be 2 to 8, not {bits!r}")
+        if bits not in range(2, 17):
+            raise ValueError(f"{self.name}: bits must be 2 to 16, not {bits!r}")
+        if bits > 8 and not power_of_two:
+            raise ValueError(f"{self.name}: {bits} bits need power_of_two=True")
         if momentum is not None and not 0 <= momentum < 1:
             raise ValueError(f"{self.name}: momentum must be None or a number from 0 to below 1, not {momentum!r}")
         # None only where a momentum makes the range a variable.
@@ -66,7 +80,7 @@ class ActivationQuantizer(tf.keras.layers.Layer):
         if self.momentum is not None:
             start = tf.keras.initializers.Constant(UNSEEN if self.max_value is None else self.max_value)
             self.moving_maximum = self.add_weight(name=RANGE, shape=(), initializer=start, trainable=False)
-        self._marker = markers.mark(markers.ROUNDING, _to_grid)
+        self._marker = markers.mark(markers.ROUNDING, self._to_grid)
         self.built = True
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -76,10 +90,10 @@ class ActivationQuantizer(tf.keras.layers.Layer):
         if training:
             # Stage 1 rounds to a grid so fine that it moves nothing.
             step = tf.where(in_stage_two, scale, 2.0**-80)
-            return _to_grid(inputs, low, high, step)
+            return self._to_grid(inputs, low, high, step)
 
         def deployed() -> tf.Tensor:
-            outputs = self._marker(self._clamp_inside_int8(inputs, low, high), low, high, scale)
+            outputs = self._marker(self._clamp_inside_container(inputs, low, high), low, high, scale)
             outputs.set_shape(inputs.shape)
             return self._carry_range(outputs, scale)
 
@@ -101,12 +115,11 @@ class ActivationQuantizer(tf.keras.layers.Layer):
         }
 
     @property
-    def _codes(self) -> tuple[float, float]:
-        """Smallest and largest code, zero point 0."""
-        return (-(2.0 ** (self.bits - 1)), 2.0 ** (self.bits - 1) - 1) if self.signed else (0.0, 2.0**self.bits - 1)
+    def _container_bits(self) -> int:
+        return 8 if self.bits <= 8 else 16
 
     def _scale(self, inputs: tf.Tensor, training: bool) -> tf.Tensor | float:
-        high_code = self._codes[1]
+        high_code = code_range(self.bits, self.signed)[1]
         steps = high_code + 1 if self.power_of_two else high_code
         if self.momentum is None:
             scale = self.max_value / steps
@@ -121,31 +134,35 @@ class ActivationQuantizer(tf.keras.layers.Layer):
 
     def _bounds(self, scale: tf.Tensor | float) -> tuple[tf.Tensor | float, tf.Tensor | float]:
         """Ends of the range, as numbers that codes stand for."""
-        low_code, high_code = self._codes
+        low_code, high_code = code_range(self.bits, self.signed)
         return low_code * scale, high_code * scale
 
-    def _clamp_inside_int8(self, x: tf.Tensor, low: tf.Tensor | float, high: tf.Tensor | float) -> tf.Tensor:
-        """The bounds that an int8 tensor of this scale would not hold by saturating; they go into the deployed op."""
-        if self.bits < 8:
-            if self.signed:
-                x = tf.maximum(x, low)
+    def _clamp_inside_container(self, x: tf.Tensor, low: tf.Tensor | float, high: tf.Tensor | float) -> tf.Tensor:
+        """The bounds that the codes' type would not hold by saturating; they go into the deployed op."""
+        lowest_is_bound = self.bits == self._container_bits if self.signed else self._container_bits == 8
+        if not lowest_is_bound:
+            x = tf.maximum(x, low)
+        if self.bits < self._container_bits:
             x = tf.minimum(x, high)
         return x
 
     def _carry_range(self, x: tf.Tensor, scale: tf.Tensor | float) -> tf.Tensor:
         """Tells TensorFlow's converter scale and zero point; values on the grid pass unchanged."""
-        low_code, codes = (-128.0 if self.signed else 0.0), 255.0
-        return tf.quantization.fake_quant_with_min_max_vars(x, low_code * scale, (low_code + codes) * scale)
+        if self._container_bits == 16:
+            low, high = -32768.0, 32767.0
+        else:
+            low, high = (-128.0, 127.0) if self.signed else (0.0, 255.0)
+        return tf.quantization.fake_quant_with_min_max_vars(x, low * scale, high * scale, num_bits=self._container_bits)
 
+    def _to_grid(self, x: tf.Tensor, low: tf.Tensor, high: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+        """The multiple of `scale` nearest to x bounded; a bound off the grid is rounded as well.
 
-def _to_grid(x: tf.Tensor, low: tf.Tensor, high: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-    """The multiple of `scale` nearest to x bounded; a bound off the grid is rounded as well.
-
-    Gradients pass straight through between the bounds.
-    """
-    return numerics.straight_through_inside(
-        lambda x: scale * tf.round(tf.clip_by_value(x, low, high) / scale), x, low, high
-    )
+        Gradients pass straight through between the bounds.
+        """
+        rounded = tf.round if self._container_bits == 8 else numerics.round_half_up
+        return numerics.straight_through_inside(
+            lambda x: scale * rounded(tf.clip_by_value(x, low, high) / scale), x, low, high
+        )
 
 
 @tf.keras.utils.register_keras_serializable(package="subbyte")
@@ -188,10 +205,11 @@ class ClippedReLU(ActivationQuantizer):
         low, high = super()._bounds(scale)
         return (low, high) if self.momentum is not None else (low, min(high, self.max_value))
 
-    def _clamp_inside_int8(self, x: tf.Tensor, low: tf.Tensor | float, high: tf.Tensor | float) -> tf.Tensor:
-        if self.momentum is None and self.max_value < 255 * self._scale(x, training=False):
-            return tf.minimum(x, high)
-        return super()._clamp_inside_int8(x, low, high)
+    def _clamp_inside_container(self, x: tf.Tensor, low: tf.Tensor | float, high: tf.Tensor | float) -> tf.Tensor:
+        largest = code_range(self._container_bits, signed=False)[1]
+        if self.momentum is None and self.max_value < largest * self._scale(x, training=False):
+            x = tf.minimum(x, high)
+        return super()._clamp_inside_container(x, low, high)
 
 
 def unseen_ranges(variables: Iterable[tf.Variable]) -> list[str]:

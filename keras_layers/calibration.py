@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from .activations import code_range
 from .float_graph import FloatGraph, Tensor
 from .recipe import Recipe
 
@@ -102,7 +103,7 @@ def best_range(values: np.ndarray, bits: int, signed: bool, power_of_two: bool =
     values = values[:: -(-len(values) // 2**17)]
     top = math.ceil(math.log2(largest))
     ends = [2.0 ** (top - i) for i in range(9)] if power_of_two else list(largest * np.linspace(1, 0.1, 46))
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    low, high = code_range(bits, signed)
 
     def error(end: float) -> float:
         scale = end / (high + 1 if power_of_two else high)

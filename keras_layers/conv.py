@@ -210,7 +210,8 @@ class QuantConv1D(_Conv):
 
     Args:
         filters, ..., bias_constraint: as in stock Conv1D; "quantizer" is explained in `KernelLayer`.
-        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`: see `KernelLayer`.
+        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`, `input_bits`: see
+            `KernelLayer`.
 
     Shapes: [B, W, C] -> [B, OW, filters].
     """
@@ -229,7 +230,8 @@ class QuantConv2D(_Conv):
 
     Args:
         filters, ..., bias_constraint: as in stock Conv2D; "quantizer" is explained in `KernelLayer`.
-        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`: see `KernelLayer`.
+        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`, `input_bits`: see
+            `KernelLayer`.
 
     Shapes: [B, H, W, C] -> [B, OH, OW, filters].
     """
@@ -300,7 +302,8 @@ class QuantDepthwiseConv1D(_DepthwiseConv):
 
     Args:
         kernel_size, ..., bias_constraint: as in stock DepthwiseConv1D; "quantizer" is explained in `KernelLayer`.
-        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`: see `KernelLayer`.
+        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`, `input_bits`: see
+            `KernelLayer`.
 
     Shapes: [B, W, C] -> [B, OW, C * depth_multiplier].
     """
@@ -317,7 +320,8 @@ class QuantDepthwiseConv2D(_DepthwiseConv):
 
     Args:
         kernel_size, ..., bias_constraint: as in stock DepthwiseConv2D; "quantizer" is explained in `KernelLayer`.
-        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`: see `KernelLayer`.
+        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`, `input_bits`: see
+            `KernelLayer`.
 
     Shapes: [B, H, W, C] -> [B, OH, OW, C * depth_multiplier].
     """

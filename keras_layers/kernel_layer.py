@@ -35,6 +35,8 @@ class KernelLayer(tf.keras.layers.Layer):
         bias_resolution: the folded bias is an integer in 1/bias_resolution of the folded scale, a power of two. Inputs
             need a scale of at most 1/bias_resolution at conversion.
         keep_zeros: weights that are zero when `set_float_weights` is called stay zero through training.
+        input_bits: 16 where the activation quantizer before the layer has more than 8 bits. The layer then sums in
+            float64, since float32 does not hold the integers.
         **kwargs: Keras's own, such as `name`.
     """
 
@@ -59,6 +61,7 @@ class KernelLayer(tf.keras.layers.Layer):
         parameter_bits: int = 8,
         bias_resolution: float = 16,
         keep_zeros: bool = False,
+        input_bits: int = 8,
         **kwargs: Any,
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
@@ -70,6 +73,9 @@ class KernelLayer(tf.keras.layers.Layer):
             raise ValueError(
                 f"{self.name}: bias_resolution must be a power of two from 2^-16 to 65536, not {bias_resolution!r}"
             )
+        if input_bits not in (8, 16):
+            raise ValueError(f"{self.name}: input_bits must be 8 or 16, not {input_bits!r}")
+        self.input_bits = int(input_bits)
         self.kernel_quantizer = quantizers.get(kernel_quantizer)
         if keep_zeros:
             self._require_zero("keep_zeros")
@@ -247,7 +253,10 @@ class KernelLayer(tf.keras.layers.Layer):
             x: tf.Tensor, codes: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, real_codes: tf.Tensor
         ) -> tf.Tensor:
             del real_codes  # for the converter's report
-            return (self._exact_product(x, codes) + offset) * scale
+            if self.input_bits == 8:
+                return (self._exact_product(x, codes) + offset) * scale
+            x, codes, scale, offset = (tf.cast(value, tf.float64) for value in (x, codes, scale, offset))
+            return numerics.to_float32_sticky((self._product(x, codes) + offset) * scale)
 
         return markers.mark(
             self.marker,
@@ -257,6 +266,7 @@ class KernelLayer(tf.keras.layers.Layer):
             code_offset=quantizer.code_offset,
             code_step=quantizer.code_step,
             bias_resolution=f"{self.bias_resolution:g}",
+            input_bits=self.input_bits,
             **self._marker_attributes(),
         )
 
@@ -319,4 +329,5 @@ class KernelLayer(tf.keras.layers.Layer):
             "parameter_bits": self.parameter_bits,
             "bias_resolution": self.bias_resolution,
             "keep_zeros": self.keep_zeros,
+            "input_bits": self.input_bits,
         }

@@ -72,6 +72,31 @@ def round_to_odd(x: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.bitcast(bits, tf.float32), x.dtype)
 
 
+def round_half_up(x: tf.Tensor) -> tf.Tensor:
+    """Nearest integer, halves upwards, as TFLite's kernels round to int16 codes; no gradient."""
+    below = tf.floor(x)
+    return below + tf.cast(x - below >= 0.5, x.dtype)  # the difference is exact, x + 0.5 would not be
+
+
+def to_float32_sticky(x: tf.Tensor) -> tf.Tensor:
+    """float64 to float32, rounded so that rounding to 22 bits or fewer afterwards gives what x itself would give.
+
+    Inexact values get an odd significand ("rounding to odd", Boldo and Melquiond, 2008): a float32 that looks like a
+    tie or an integer is one. No gradient.
+    """
+    near = tf.cast(x, tf.float32)
+    error = x - tf.cast(near, tf.float64)
+    bits = tf.bitcast(near, tf.int32)
+    is_even = tf.equal(tf.bitwise.bitwise_and(bits, 1), 0)
+    # One step towards x; the bits of floats grow with their magnitude.
+    outwards = tf.equal(error > 0, near > 0)
+    stepped = bits + tf.where(outwards, 1, -1)
+    wrong = tf.logical_and(is_even, tf.not_equal(error, 0))
+    # From zero there is no step inwards; nothing that small is told from 0 by a grid.
+    wrong = tf.logical_and(wrong, tf.not_equal(near, 0))
+    return tf.bitcast(tf.where(wrong, stepped, bits), tf.float32)
+
+
 def power_of_two_above(x: tf.Tensor, floor: float = 2.0**-20) -> tf.Tensor:
     """The smallest power of two that is at least x and at least `floor`; no gradient."""
     bits = tf.bitcast(tf.maximum(tf.cast(x, tf.float32), floor), tf.int32)

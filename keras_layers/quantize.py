@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from . import primitives
-from .activations import ActivationQuantizer, ClippedReLU, QuantActivation, QuantInput
+from .activations import ActivationQuantizer, ClippedReLU, QuantActivation, QuantInput, code_range
 from .calibration import activation_ranges, check_calibration
 from .conv import QuantConv1D, QuantConv2D, QuantDepthwiseConv1D, QuantDepthwiseConv2D
 from .dense import QuantDense
@@ -274,6 +274,7 @@ class _Builder:
             parameter_bits=self.recipe.parameter_bits,
             bias_resolution=_bias_resolution(x.quantizer),
             keep_zeros=self.recipe.keep_zeros,
+            input_bits=8 if self.recipe.activation_bits <= 8 else 16,
         )
 
     def _relu(self, number: int, call: Call, bound: float) -> _Value:
@@ -360,7 +361,7 @@ def _bias_resolution(quantizer: ActivationQuantizer | None) -> float:
     """One step of the input: the kernel's own resolution of a bias."""
     if quantizer is None or quantizer.max_value is None or not quantizer.power_of_two:
         return _COARSE_RESOLUTION
-    steps = 2.0 ** (quantizer.bits - (1 if quantizer.signed else 0))
+    steps = code_range(quantizer.bits, quantizer.signed)[1] + 1
     return float(np.clip(steps / 2.0 ** math.ceil(math.log2(quantizer.max_value)), 2.0**-16, 2.0**16))
 
 

@@ -24,7 +24,7 @@ class Recipe:
         first_last_bits: of the layers that no other layer with weights comes before, or after: they are small and see
             the model's input and output, and cost accuracy below 8 bits. None treats them as the others.
         quantizer: makes the quantizer of a layer from its bits.
-        activation_bits: 2 to 8.
+        activation_bits: 2 to 8, or 9 to 16 in int16, of inputs and activations.
         power_of_two: scales of activations are powers of two, which makes Keras and the device agree bit for bit.
         parameter_bits: of bias, gain and batch normalization in stage 2; they take no more bytes on the device.
         keep_zeros: weights that are zero in the float model (pruned ones) stay zero through training.

@@ -16,18 +16,23 @@ KINDS = {
 def expected_outputs(kind, x, max_value, bits, power_of_two, stage):
     """bound and round in float64, from the documented ranges."""
     signed = kind in ("input", "signed")
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    unsigned = 2**bits if bits <= 8 else 2 ** (bits - 1)  # int16 has no zero point
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, unsigned - 1)
     scale = max_value / (high + power_of_two)
     if power_of_two:
         scale = 2.0 ** np.ceil(np.log2(scale))
     top = high * scale if kind != "relu" else min(high * scale, max_value)
     bounded = np.clip(x, low * scale, top)
-    return scale * np.rint(bounded / scale) if stage == 2 else bounded
+    rounded = np.rint if bits <= 8 else lambda v: np.floor(v + 0.5)
+    return scale * rounded(bounded / scale) if stage == 2 else bounded
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("bits", [2, 3, 5, 8])
-@pytest.mark.parametrize(("max_value", "power_of_two"), [(4.0, True), (6.0, True), (6.0, False), (0.3, True)])
+@pytest.mark.parametrize(
+    ("bits", "max_value", "power_of_two"),
+    [(bits, *end) for bits in (2, 3, 5, 8) for end in ((4.0, True), (6.0, True), (6.0, False), (0.3, True))]
+    + [(bits, end, True) for bits in (9, 12, 16) for end in (4.0, 6.0, 0.3)],
+)
 @pytest.mark.parametrize("training", [True, False])
 def test_values(kind, bits, max_value, power_of_two, training):
     layer = KINDS[kind](max_value, bits=bits, power_of_two=power_of_two)
@@ -52,6 +57,15 @@ def test_ties_go_to_even(training):
     ql.set_stage(layer, 2)
     steps = np.array([0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 126.5, -127.5], np.float32)
     np.testing.assert_array_equal(layer(steps / 32, training=training) * 32, [0, 2, 2, 0, -2, -2, 126, -128])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_ties_of_16_bits_go_up(training):
+    layer = ql.QuantActivation(4.0, bits=16)
+    layer.build((4,))
+    ql.set_stage(layer, 2)
+    steps = np.array([0.5, 1.5, 2.5, -0.5, -1.5, 32766.5, 0.49999997], np.float32)
+    np.testing.assert_array_equal(layer(steps / 8192, training=training) * 8192, [1, 2, 3, 0, -1, 32767, 0])
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -116,8 +130,9 @@ def test_config_makes_the_same_layer(kind):
         ({"max_value": float("inf")}, "max_value must be"),
         ({"max_value": True}, "max_value must be"),
         ({"max_value": "4"}, "max_value must be"),
-        ({"bits": 1}, "bits must be 2 to 8"),
-        ({"bits": 9}, "bits must be 2 to 8"),
+        ({"bits": 1}, "bits must be 2 to 16"),
+        ({"bits": 17}, "bits must be 2 to 16"),
+        ({"bits": 16, "power_of_two": False}, "16 bits need power_of_two=True"),
         ({"momentum": 1.0}, "momentum must be None or a number from 0 to below 1"),
     ],
 )

@@ -39,6 +39,16 @@ def test_round_to_odd_keeps_every_product_with_an_integer_away_from_ties():
         assert not (outputs[outputs < 256] % 1 == 0.5).any()
 
 
+def test_sticky_float32_rounds_to_16_bits_as_float64_does(mode):
+    rng = np.random.default_rng(4)
+    codes = np.concatenate([rng.uniform(-40000, 40000, 20000), rng.integers(-40000, 40000, 20000) + 0.5, [0.0]])
+    # Next to ties by less than float32 tells.
+    codes = np.concatenate([codes, codes + 2.0**-30, codes - 2.0**-30])
+    found = mode(lambda x: numerics.round_half_up(numerics.to_float32_sticky(x)))(tf.constant(codes)).numpy()
+    np.testing.assert_array_equal(found, np.floor(codes + 0.5))
+    assert not np.array_equal(np.floor(codes.astype(np.float32) + np.float32(0.5)), np.floor(codes + 0.5))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_power_of_two_above(mode, dtype):
     values = np.abs(random_floats(2))
