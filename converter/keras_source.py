@@ -7,6 +7,7 @@ alike, with a batch of 1: a free batch litters the graph with shape arithmetic.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import tempfile
@@ -47,6 +48,7 @@ class Source:
         taps: (signature output, layer) of each activation quantizer.
         post_training: what quantization without training did, a `subbyte.keras_layers.PostTraining`; or None.
         reference: the model in TensorFlow: inputs by name, [samples, ...] each, to outputs and taps by name; or None.
+        floating: makes the stock float .tflite of what was quantized without training; None where nothing was.
     """
 
     tflite: bytes
@@ -54,6 +56,7 @@ class Source:
     taps: tuple[tuple[str, str], ...] = ()
     reference: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
     post_training: Any = None
+    floating: Callable[[], bytes] | None = None
 
 
 def from_keras(model: Any) -> Source:
@@ -110,7 +113,24 @@ def from_float_keras(model: Any, bits: int, first_last_bits: int, calibration: A
             made = ql.quantize_post_training(model, calibration, ql.Recipe(bits, first_last_bits=first_last_bits))
     except ValueError as error:
         raise ConversionError(str(error)) from error
-    return dataclasses.replace(from_keras(made.model), post_training=made)
+    floating = functools.partial(_float_tflite, model)
+    return dataclasses.replace(from_keras(made.model), post_training=made, floating=floating)
+
+
+def _float_tflite(model: Any) -> bytes:
+    """A float Keras model as the stock interpreter runs it, nothing quantized."""
+    import tensorflow as tf
+
+    structure = _input_structure(model)
+
+    def call(*inputs: tf.Tensor) -> Any:
+        return model(
+            inputs[0] if structure is None else tf.nest.pack_sequence_as(structure, list(inputs)), training=False
+        )
+
+    module = tf.Module()
+    module.variables_of_model = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
+    return _convert(module, tf.function(call, autograph=False).get_concrete_function(*_input_specs(model)), [])
 
 
 def from_saved_model(path: Path) -> Source:
@@ -199,7 +219,8 @@ def _fixed(shape: Any, dtype: Any, name: str) -> Any:
     return tf.TensorSpec([1, *shape[1:]], dtype, name=name)
 
 
-def _convert(module: Any, concrete: Any) -> bytes:
+def _convert(module: Any, concrete: Any, optimizations: list[Any] | None = None) -> bytes:
+    """The concrete function in TFLite; by default with what TensorFlow quantizes where it finds fake quantization."""
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder:
@@ -208,7 +229,7 @@ def _convert(module: Any, concrete: Any) -> bytes:
             _drop_rounding(Path(folder) / "saved_model.pb")
             converter = tf.lite.TFLiteConverter.from_saved_model(folder)
             converter.allow_custom_ops = True
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.optimizations = [tf.lite.Optimize.DEFAULT] if optimizations is None else optimizations
             return bytes(converter.convert())
         except Exception as error:  # whatever the model's ops make TensorFlow raise
             raise ConversionError(f"TensorFlow's converter refuses the model: {_reason(error)}") from error

@@ -84,10 +84,10 @@ def verify(
     Raises:
         ConversionError: inputs that do not fit the model.
     """
-    samples = _check_inputs(conversion.graph, inputs)
+    samples = check_inputs(conversion.graph, inputs)
     points = _points(conversion)
     tensors = [point.tensor for point in points]
-    runs = {target: _Exposed(conversion.graph, conversion.tflite(target, tensors)) for target in ("packed", "int8")}
+    runs = {target: Exposed(conversion.graph, conversion.tflite(target, tensors)) for target in ("packed", "int8")}
     requantized: dict[str, int] = {}
     if conversion.bits is not None:
         requantized = _quantized_outputs(conversion.graph)
@@ -95,7 +95,7 @@ def verify(
         original = Conversion.start(conversion.source.tflite, conversion.io, bits=8)
         outputs = _quantized_outputs(original.graph)
         exposed = original.tflite("int8", [outputs[name] for name in requantized])
-        runs["original"] = _Exposed(original.graph, exposed)
+        runs["original"] = Exposed(original.graph, exposed)
     codes: dict[str, list[list[np.ndarray]]] = {target: [] for target in runs}
     for sample in range(samples):
         row = {name: values[sample : sample + 1] for name, values in inputs.items()}
@@ -173,7 +173,7 @@ def _quantization(graph: Graph, tensor: int) -> tuple[float, int]:
     return quantization
 
 
-def _check_inputs(graph: Graph, inputs: dict[str, np.ndarray]) -> int:
+def check_inputs(graph: Graph, inputs: dict[str, np.ndarray]) -> int:
     counts = set()
     for name, tensor in graph.named("inputs").items():
         shape = graph.shape(tensor)[1:]
@@ -193,7 +193,7 @@ def _check_inputs(graph: Graph, inputs: dict[str, np.ndarray]) -> int:
     return counts.pop()
 
 
-class _Exposed:
+class Exposed:
     """A model in the stock interpreter; `graph` has the names of its inputs."""
 
     def __init__(self, graph: Graph, model: bytes) -> None:
