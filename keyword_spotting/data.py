@@ -113,8 +113,63 @@ class Dataset:
         Raises:
             ValueError: the folder, a table, a column or a recording is missing or wrong.
         """
-        root = data_dir or os.environ.get("SUBBYTE_DATA")
-        return read_folder(Path(root) if root else synthetic_folder(), progress)
+        return read_folder(data_folder(data_dir), progress)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One audio file of a data folder.
+
+    Attributes:
+        path: the file.
+        group: who speaks, or the recording that a background sound is a take of; never in two splits.
+        keyword: what is said; None: none of the keywords.
+    """
+
+    path: Path
+    group: str
+    keyword: str | None = None
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """The audio of one split, for what needs more than the energies in `Split`.
+
+    Attributes:
+        keywords: class names, as in `Dataset.keywords`.
+        wakewords: in the order of `Split.keywords`, each once.
+        speech: sentences without keywords.
+        noise: background sounds.
+    """
+
+    keywords: tuple[str, ...]
+    wakewords: tuple[Recording, ...]
+    speech: tuple[Recording, ...]
+    noise: tuple[Recording, ...]
+
+    @classmethod
+    def of(cls, split: str, data_dir: str | Path | None = None) -> Recordings:
+        """The recordings of a split of a data folder; see `Dataset.load`."""
+        if split not in SPLITS:
+            raise ValueError(f"no split {split!r}: choose one of {', '.join(SPLITS)}")
+        root = data_folder(data_dir)
+        tables = _read_table(root / "wakewords", ("keyword",)), _read_table(root / "running_speech", ())
+        wakewords, speech = (
+            tuple(
+                Recording(Path(row["path"]), row["pseudo_speaker"], row.get("keyword"))
+                for row in rows
+                if row["split"] == split
+            )
+            for rows in tables
+        )
+        noise = tuple(Recording(path, _recording_of(path)) for path in _noises(root)[split])
+        return cls(tuple(sorted({row["keyword"] for row in tables[0]})), wakewords, speech, noise)
+
+
+def data_folder(data_dir: str | Path | None = None) -> Path:
+    """`data_dir`; else the folder that SUBBYTE_DATA names; else that of synthetic speech."""
+    root = data_dir or os.environ.get("SUBBYTE_DATA")
+    return Path(root) if root else synthetic_folder()
 
 
 def cache_folder() -> Path:
@@ -133,12 +188,11 @@ def synthetic_folder() -> Path:
 def read_folder(root: Path, progress: bool = False) -> Dataset:
     """`Dataset.load` for a folder that is known."""
     wakewords, speech = _read_table(root / "wakewords", ("keyword",)), _read_table(root / "running_speech", ())
-    noises = sorted(path for path in (root / "noise").rglob("*") if path.suffix.lower() in AUDIO)
-    if not noises:
-        raise ValueError(f"no background sounds in {root / 'noise'}: put FLAC or WAV files there")
+    noises = _noises(root)
     keywords = tuple(sorted({row["keyword"] for row in wakewords}))
     code = [Path(str(module.__file__)).read_bytes() for module in (features, alignment)]
-    listing = [f"{path.relative_to(root)} {path.stat().st_size}\n".encode() for path in noises]
+    sounds = sorted({path for part in noises.values() for path in part})
+    listing = [f"{path.relative_to(root)} {path.stat().st_size}\n".encode() for path in sounds]
     tables = [(root / name / "clips.csv").read_bytes() for name in ("wakewords", "running_speech")]
     cache = cache_folder() / f"energies-{_digest([*code, *listing, *tables, Path(__file__).read_bytes()])}.npz"
     if not cache.is_file():
@@ -188,7 +242,23 @@ def noise_split(path: Path) -> str:
 
     Takes of one recording ("1-21189-A", "1-21189-B") stay together.
     """
-    return (*("train",) * 3, "dev", "test")[zlib.crc32(path.stem.rpartition("-")[0].encode() or path.stem.encode()) % 5]
+    return (*("train",) * 3, "dev", "test")[zlib.crc32(_recording_of(path).encode()) % 5]
+
+
+def _recording_of(path: Path) -> str:
+    """The recording that a background sound is a take of."""
+    return path.stem.rpartition("-")[0] or path.stem
+
+
+def _noises(root: Path) -> dict[str, list[Path]]:
+    """The background sounds of each split; a handful of sounds need not fill every split, which then borrows."""
+    found: dict[str, list[Path]] = {split: [] for split in SPLITS}
+    for path in sorted(path for path in (root / "noise").rglob("*") if path.suffix.lower() in AUDIO):
+        found[noise_split(path)].append(path)
+    some = next((part for part in found.values() if part), None)
+    if some is None:
+        raise ValueError(f"no background sounds in {root / 'noise'}: put FLAC or WAV files there")
+    return {split: part or some for split, part in found.items()}
 
 
 def _digest(contents: Iterable[bytes]) -> str:
@@ -232,7 +302,12 @@ def _speeds(path: str, split: str) -> list[Energies]:
 
 
 def _analyse(
-    root: Path, wakewords: list[Row], speech: list[Row], noises: list[Path], keywords: tuple[str, ...], progress: bool
+    root: Path,
+    wakewords: list[Row],
+    speech: list[Row],
+    noises: dict[str, list[Path]],
+    keywords: tuple[str, ...],
+    progress: bool,
 ) -> dict[str, NDArray[Any]]:
     """Reads every recording; the arrays of each `Split` under "<split>_<field>"."""
     from rich.progress import track
@@ -248,9 +323,6 @@ def _analyse(
             found[f"{row['split']}_speakers"].append([row["pseudo_speaker"]])
     for row in each(speech, "running speech"):
         found[f"{row['split']}_speech"].extend(_speeds(row["path"], row["split"]))
-    for path in each(noises, "background sounds"):
-        found[f"{noise_split(path)}_noise"].append(mel_energies(read_audio(path)))
-    for split in SPLITS:
-        if not found[f"{split}_noise"]:  # a handful of sounds need not fill every split
-            found[f"{split}_noise"] = found["train_noise"] or found["dev_noise"] or found["test_noise"]
+    for name, path in each([(split, path) for split in SPLITS for path in noises[split]], "background sounds"):
+        found[f"{name}_noise"].append(mel_energies(read_audio(path)))
     return {name: np.concatenate(parts) for name, parts in found.items()}

@@ -6,6 +6,9 @@ of 81 frames of which every third is kept, normalised by a global mean and varia
 Everything up to the mel energies is linear in the power of the signal, so a whole recording is analysed once
 (`mel_energies`) and windows, gains and mixtures are made from its energies; `log_mel` comes last.
 
+A frame has the same energies, bit for bit, alone and within a recording of any length: a device computes them as the
+audio comes.
+
 Both versions count in float64 up to the logarithm. In float32 the Fourier transform of a loud clip leaves rounding
 noise in its silent bands that differs between libraries and that the logarithm makes large.
 """
@@ -13,6 +16,7 @@ noise in its silent bands that differs between libraries and that the logarithm 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +61,13 @@ def mel_matrix() -> NDArray[np.float64]:
 
 
 @functools.cache
+def _mel_terms() -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp]]:
+    """The weights of `mel_matrix` that are not zero, band by band: their bins, themselves, and each band's first."""
+    bands, bins = np.nonzero(mel_matrix().T)
+    return bins, mel_matrix()[bins, bands], np.searchsorted(bands, np.arange(MEL_BINS))
+
+
+@functools.cache
 def hann_window() -> NDArray[np.float64]:
     """The periodic Hann window [FRAME_LENGTH], as `tf.signal.hann_window` and `scipy.signal.get_window` make it."""
     window: NDArray[np.float64] = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(FRAME_LENGTH) / FRAME_LENGTH)
@@ -76,7 +87,9 @@ def mel_energies(audio: Floats) -> NDArray[np.float32]:
     frames = np.lib.stride_tricks.sliding_window_view(audio, FRAME_LENGTH)[::FRAME_STEP]
     spectrum = np.fft.rfft(frames * hann_window(), FFT_LENGTH)
     power = spectrum.real**2 + spectrum.imag**2
-    return (power @ mel_matrix()).astype(np.float32)
+    bins, weights, firsts = _mel_terms()
+    # A matrix product adds up in an order that depends on the number of frames; this one does not.
+    return np.add.reduceat(power[:, bins] * weights, firsts, axis=1).astype(np.float32)
 
 
 def log_mel(energies: Floats) -> NDArray[np.float32]:
@@ -117,17 +130,19 @@ class Normalization:
     Attributes:
         mean: float32 [MEL_BINS].
         deviation: float32 [MEL_BINS].
+        keywords: what the model's outputs mean, in their order, without the last, "other"; empty in files of old.
     """
 
     mean: NDArray[np.float32]
     deviation: NDArray[np.float32]
+    keywords: tuple[str, ...] = ()
 
     @classmethod
-    def fit(cls, inputs: Floats) -> Normalization:
+    def fit(cls, inputs: Floats, keywords: Sequence[str] = ()) -> Normalization:
         """Measures raw `features` [windows, INPUTS]."""
         bands = np.asarray(inputs, np.float64).reshape(-1, MEL_BINS)
         deviation = np.maximum(bands.std(axis=0), 1e-3)
-        return cls(bands.mean(axis=0).astype(np.float32), deviation.astype(np.float32))
+        return cls(bands.mean(axis=0).astype(np.float32), deviation.astype(np.float32), tuple(keywords))
 
     def __call__(self, inputs: Floats) -> NDArray[np.float32]:
         """Normalises raw features [..., INPUTS]."""
@@ -135,9 +150,10 @@ class Normalization:
         return ((bands - self.mean) / self.deviation).reshape(np.shape(inputs))
 
     def save(self, path: str | Path) -> None:
-        """Writes an .npz with the arrays `mean` and `deviation`."""
+        """Writes an .npz with the arrays `mean` and `deviation`, and `keywords` where they are known."""
+        names = {"keywords": np.array(self.keywords)} if self.keywords else {}
         with open(path, "wb") as file:
-            np.savez(file, mean=self.mean, deviation=self.deviation)
+            np.savez(file, mean=self.mean, deviation=self.deviation, **names)  # type: ignore[arg-type]  # as in data.py
 
     @classmethod
     def load(cls, path: str | Path) -> Normalization:
@@ -148,7 +164,12 @@ class Normalization:
         """
         if not Path(path).is_file():
             raise ValueError(f"normalization file {path} not found: `train` writes it beside the model")
-        with np.load(path) as file:
-            if set(file.files) != {"mean", "deviation"} or any(file[key].shape != (MEL_BINS,) for key in file.files):
-                raise ValueError(f"{path} is no normalization file: it needs arrays mean and deviation of {MEL_BINS}")
-            return cls(file["mean"], file["deviation"])
+        try:
+            with np.load(path) as file:
+                arrays = dict(file.items())
+        except (ValueError, OSError, EOFError) as error:  # what numpy says of pickles, of text and of nothing
+            raise ValueError(f"{path} is no normalization file: {error}") from error
+        names = arrays.pop("keywords", np.array([], np.str_))
+        if set(arrays) != {"mean", "deviation"} or any(array.shape != (MEL_BINS,) for array in arrays.values()):
+            raise ValueError(f"{path} is no normalization file: it needs arrays mean and deviation of {MEL_BINS}")
+        return cls(arrays["mean"], arrays["deviation"], tuple(map(str, names)))
