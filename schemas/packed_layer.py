@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -53,10 +53,12 @@ class PackedLayer:
         weight_bits: 1 to 8.
         multiplier: [output_channels] float32, input_scale * weight_scale / output_scale.
         bias: [output_channels] int32, in units of input_scale * weight_scale, less input_zero_point * sum(weights).
+            Of 16-bit activations int64; beyond 32 bits it must be a multiple of a power of two.
         code_offset, code_step: linear decode, weight = code_offset + code_step * code.
         codebook: [2^weight_bits] int8, or None for linear decode.
-        input_scale, output_scale, input_zero_point, output_zero_point: TFLite int8, real = scale * (code - zero_point).
+        input_scale, output_scale, input_zero_point, output_zero_point: TFLite's, real = scale * (code - zero_point).
         clamp: smallest and largest output code.
+        activation_type: of inputs and outputs; INT16 for fully connected layers whose zero points are 0.
     """
 
     codes: np.ndarray
@@ -73,6 +75,22 @@ class PackedLayer:
     codebook: np.ndarray | None = None
     op: int = Op.FULLY_CONNECTED
     geometry: Geometry = field(default_factory=Geometry)
+    activation_type: int = ActivationType.INT8
+
+    @property
+    def activation_dtype(self) -> np.dtype:
+        """Of inputs and outputs."""
+        return np.dtype(np.int16 if self._is_int16 else np.int8)
+
+    @property
+    def _is_int16(self) -> bool:
+        return self.activation_type == ActivationType.INT16
+
+    @property
+    def _stored_bias(self) -> np.ndarray:
+        """The bias in int64, and in it what the kernel's sums lack."""
+        bias = self.bias.astype(np.int64)
+        return bias + split_bias(self.weights) if self._is_int16 else bias
 
     @property
     def weights(self) -> np.ndarray:
@@ -91,7 +109,7 @@ class PackedLayer:
         self._check()
         channels, features = self.codes.shape
         multiplier, multiplier_type = _shortest_multiplier(self.multiplier)
-        bias, bias_type, shift = _shortest_bias(self.bias)
+        bias, bias_type, shift = _shortest_bias(self._stored_bias)
         header = np.zeros((), HEADER)
         sections = _Sections(HEADER.itemsize)
         last_block = 0
@@ -117,12 +135,12 @@ class PackedLayer:
             "weight_bits": self.weight_bits,
             "decode": Decode.LINEAR if self.codebook is None else Decode.CODEBOOK,
             "layout": Layout.PANELS_OF_16_BY_4,
-            "activation_type": ActivationType.INT8,
-            "requantization": Requantization.FLOAT32,
+            "activation_type": self.activation_type,
+            "requantization": Requantization.FIXED_POINT if self._is_int16 else Requantization.FLOAT32,
             "multiplier_type": multiplier_type,
             "bias_type": bias_type,
             "bias_shift": shift,
-            "accumulator_bits": 32,
+            "accumulator_bits": 64 if self._is_int16 else 32,
             "input_features": features,
             "output_channels": channels,
             "code_offset": self.code_offset,
@@ -159,17 +177,18 @@ class PackedLayer:
         else:
             multiplier = section("multiplier_offset", "<f4", channels)
         bias_dtype = "<i2" if header["bias_type"] == BiasType.INT16 else "<i4"
-        bias = section("bias_offset", bias_dtype, channels).astype(np.int32) << int(header["bias_shift"])
+        bias = section("bias_offset", bias_dtype, channels).astype(np.int64) << int(header["bias_shift"])
         planes = [
             np.frombuffer(data, np.uint8, plane_bytes(width, channels, features), int(offset)) if bits & width else None
             for width, offset in zip(PLANE_WIDTHS, header["plane_offset"], strict=True)
         ]
         codebook = section("codebook_offset", "i1", 1 << bits) if header["decode"] == Decode.CODEBOOK else None
-        return cls(
+        layer = cls(
             codes=unpack_planes(planes, channels, features, _panel_run(header["op"], channels, int(header["groups"]))),
             weight_bits=bits,
             multiplier=multiplier,
             bias=bias,
+            activation_type=ActivationType(header["activation_type"]),
             codebook=codebook,
             clamp=(int(header["clamp_min"]), int(header["clamp_max"])),
             op=Op(header["op"]),
@@ -183,6 +202,8 @@ class PackedLayer:
             ),
             **{name: header[name].item() for name in _PLAIN_FIELDS},
         )
+        plain = bias - split_bias(layer.weights) if layer._is_int16 else bias.astype(np.int32)
+        return replace(layer, bias=plain)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PackedLayer):
@@ -212,11 +233,17 @@ class PackedLayer:
         ends = (
             [self.code_offset, last] if self.codebook is None else [int(self.codebook.min()), int(self.codebook.max())]
         )
-        room = 2**31 - 1 - 128 * features * max(map(abs, ends))
-        if np.abs(self.bias.astype(np.int64)).max() > room:
-            raise ValueError(f"a bias beyond {room}: with {features} inputs the sum could leave 32 bits")
+        self._check_bias(max(map(abs, ends)))
         self._check_geometry()
         self._check_activations()
+
+    def _check_bias(self, largest_weight: int) -> None:
+        features = self.codes.shape[1]
+        largest_input, limit = (2**15 + 2**7, LARGEST_INT16_SUM) if self._is_int16 else (2**7, 2**31 - 1)
+        room = limit - largest_input * features * largest_weight
+        if np.abs(self._stored_bias).max() > room:
+            bits = 39 if self._is_int16 else 32
+            raise ValueError(f"a bias beyond {room}: with {features} inputs the sum could leave {bits} bits")
 
     def _check_geometry(self) -> None:
         geometry, (channels, features) = self.geometry, self.codes.shape
@@ -235,15 +262,38 @@ class PackedLayer:
 
     def _check_activations(self) -> None:
         codes = (self.input_zero_point, self.output_zero_point, *self.clamp)
-        if min(codes) < -128 or max(codes) > 127 or self.clamp[0] > self.clamp[1]:
-            raise ValueError(f"zero points and clamp must be int8 codes, the clamp in order, not {codes}")
+        ends = np.iinfo(self.activation_dtype)
+        if min(codes) < ends.min or max(codes) > ends.max or self.clamp[0] > self.clamp[1]:
+            name = self.activation_dtype.name
+            raise ValueError(f"zero points and clamp must be {name} codes, the clamp in order, not {codes}")
+        if self._is_int16:
+            self._check_int16()
         for scale in np.array([self.input_scale, self.output_scale], np.float32):
             if not 0 < scale < np.inf:
                 raise ValueError(f"input_scale and output_scale must be positive float32 numbers, not {scale}")
 
+    def _check_int16(self) -> None:
+        if self.op != Op.FULLY_CONNECTED:
+            raise ValueError("16-bit activations: dense layers only")
+        if self.input_zero_point or self.output_zero_point:
+            raise ValueError("16-bit activations have zero points of 0")
+        if self.multiplier.min() < 0 or self.multiplier.max() >= 2**23:
+            raise ValueError("multipliers of 16-bit activations must be from 0 to below 2^23")
+
+
+def split_bias(weights: np.ndarray) -> np.ndarray:
+    """What the kernel's sums lack of a layer with 16-bit activations, [output_channels] int64.
+
+    It takes x = 256 * high + low + 128 as two int8 codes: sum(w * x) = sum(w * (256 * high + low)) + 128 * sum(w).
+    """
+    return 128 * weights.sum(axis=1, dtype=np.int64)
+
 
 # |code| <= 255, |x| <= 128: K * 255 * 128 < 2^31.
 MAX_FEATURES = (2**31 - 1) // (255 * 128)
+
+#: Its product with a float32's 24 bits, and half a code more, stay in 64 bits.
+LARGEST_INT16_SUM = 3 * 2**37 - 1
 
 _PLAIN_FIELDS = (
     "input_scale",
@@ -253,6 +303,15 @@ _PLAIN_FIELDS = (
     "code_offset",
     "code_step",
 )
+
+
+_READ_ENUMS = {
+    "op": Op,
+    "decode": Decode,
+    "layout": Layout,
+    "activation_type": ActivationType,
+    "multiplier_type": MultiplierType,
+}
 
 
 def read_header(data: bytes) -> np.void:
@@ -266,7 +325,7 @@ def read_header(data: bytes) -> np.void:
         raise ValueError(f"packed layer of version {header['version']}; this subbyte reads version {VERSION}")
     if header["total_bytes"] != len(data):
         raise ValueError(f"packed layer of {header['total_bytes']} bytes in {len(data)} bytes")
-    for name, enum in (("op", Op), ("decode", Decode), ("layout", Layout), ("multiplier_type", MultiplierType)):
+    for name, enum in _READ_ENUMS.items():
         if header[name] not in list(enum):
             raise ValueError(f"packed layer with unknown {name} {header[name]}")
     return header
@@ -349,13 +408,17 @@ def _shortest_multiplier(multiplier: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _shortest_bias(bias: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """16 bits and a common shift where that loses nothing, else 32 bits."""
-    common = int(np.bitwise_or.reduce(bias.astype(np.int32)))
+    """int64 in 16 bits and a common shift where that loses nothing, else in 32, shifted where they need it."""
+    common = int(np.bitwise_or.reduce(bias))
     shift = min((common & -common).bit_length() - 1, 15) if common else 0
-    short = bias.astype(np.int32) >> shift
+    short = bias >> shift
     if short.min() >= -(2**15) and short.max() < 2**15:
         return short.astype("<i2"), BiasType.INT16, shift
-    return bias.astype("<i4"), BiasType.INT32, 0
+    if bias.min() >= -(2**31) and bias.max() < 2**31:
+        return bias.astype("<i4"), BiasType.INT32, 0
+    if short.min() >= -(2**31) and short.max() < 2**31:
+        return short.astype("<i4"), BiasType.INT32, shift
+    raise ValueError("biases beyond 32 bits must be multiples of a power of two, at most 2^15, that leaves 32 bits")
 
 
 class _Sections:

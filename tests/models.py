@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from subbyte.schemas import PackedLayer
+from subbyte.schemas import ENUMS, PackedLayer
+
+INT16 = ENUMS["ActivationType"].INT16
 
 OP_NAME = "SubbyteFullyConnected"
 OP_NAMES = {1: OP_NAME, 2: "SubbyteConv2D", 3: "SubbyteDepthwiseConv2D"}
@@ -89,11 +91,13 @@ class Model:
 
 
 def random_layer(rng: np.random.Generator, features: int, channels: int, bits: int = 4, **fields) -> PackedLayer:
-    """A layer whose outputs spread over the whole int8 range where its inputs do."""
+    """A layer whose outputs spread over the whole range of codes where its inputs do."""
+    is_int16 = fields.get("activation_type") == INT16
     spread = 74 * np.sqrt(features) * (2 ** (bits - 1) if fields.get("codebook") is None else 64)
     defaults = {
         "multiplier": (rng.uniform(60, 180, channels) / spread).astype(np.float32),
-        "bias": rng.integers(-1000, 1000, channels).astype(np.int32),
+        "bias": rng.integers(-1000, 1000, channels).astype(np.int32) * (256 if is_int16 else 1),
+        "clamp": (-(2**15), 2**15 - 1) if is_int16 else (-128, 127),
         "input_scale": 0.5,
         "output_scale": 0.5,
         "code_offset": -(2 ** (bits - 1)),

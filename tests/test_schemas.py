@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 from compilers import INCLUDE, ROOT, STRICT, compile_c
-from models import random_layer
+from models import INT16, random_layer
 from subbyte.schemas import ENUMS, HEADER, PackedLayer
 from subbyte.schemas.definition import parse
 from subbyte.schemas.packed_layer import MAGIC, MAX_FEATURES, PLANE_WIDTHS, VERSION, pack_planes, unpack_planes
@@ -96,15 +96,18 @@ def test_every_small_matrix_survives_the_round_trip(bits):
         assert unpack_planes(pack_planes(codes, bits), 2, 2).tolist() == codes.tolist()
 
 
+@pytest.mark.parametrize("activations", list(ENUMS["ActivationType"]), ids=lambda member: member.name)
 @pytest.mark.parametrize("codebook", [False, True], ids=["linear", "codebook"])
 @pytest.mark.parametrize("bits", range(1, 9))
-def test_layers_survive_the_round_trip(bits, codebook):
-    rng = np.random.default_rng([bits, codebook])
+def test_layers_survive_the_round_trip(bits, codebook, activations):
+    rng = np.random.default_rng([bits, codebook, activations])
     for channels, features in SHAPES:
         table = rng.integers(-128, 128, 1 << bits).astype(np.int8) if codebook else None
         wide = rng.integers(2) * 2**20
         bias = rng.integers(-(2**15), 2**15, channels).astype(np.int32) * (1 << rng.integers(10)) + wide
-        layer = random_layer(rng, features, channels, bits, codebook=table, bias=bias, clamp=(-100, 99))
+        layer = random_layer(
+            rng, features, channels, bits, codebook=table, bias=bias, clamp=(-100, 99), activation_type=activations
+        )
         packed = layer.pack()
         assert PackedLayer.unpack(packed) == layer
         assert PackedLayer.unpack(packed).pack() == packed
@@ -122,6 +125,51 @@ def test_short_multipliers_and_biases_lose_nothing():
     assert header["multiplier_type"] == ENUMS["MultiplierType"].UFLOAT16
     assert (header["bias_type"], header["bias_shift"]) == (ENUMS["BiasType"].INT16, 12)
     assert len(short.pack()) <= len(long.pack())
+
+
+def int16_layer(bias: list[int], **fields) -> PackedLayer:
+    """Weights 1, 2 and 3, -4 and -8 and -7."""
+    values = {"codes": np.array([[9, 10, 11], [4, 0, 1]]), "multiplier": np.ones(2, np.float32), "code_offset": -8}
+    values |= {"bias": np.array(bias), "weight_bits": 4, "input_scale": 1.0, "output_scale": 1.0}
+    return PackedLayer(**{**values, "clamp": (-32768, 32767), "activation_type": INT16, **fields})
+
+
+def test_biases_of_16_bit_activations():
+    def read(bias: list[int]) -> tuple[int, int, list[int]]:
+        packed = int16_layer(bias).pack()
+        assert PackedLayer.unpack(packed).bias.tolist() == bias
+        header = np.frombuffer(packed, HEADER, 1)[0]
+        wide = header["bias_type"] == ENUMS["BiasType"].INT32
+        stored = np.frombuffer(packed, "<i4" if wide else "<i2", 2, int(header["bias_offset"]))
+        return 4 if wide else 2, int(header["bias_shift"]), stored.tolist()
+
+    assert read([0, 0]) == (2, 7, [6, -19])  # 128 * sum of the weights, by hand
+    assert read([1, -1]) == (2, 0, [769, -2433])
+    assert read([2**30, 1]) == (4, 0, [2**30 + 768, -2431])
+    assert read([2**37, -(2**35)]) == (4, 7, [2**30 + 6, -(2**28) - 19])
+    with pytest.raises(ValueError, match="multiples of a power of two"):
+        read([2**37, 1])
+    # 3 inputs, weights to 8: the sum takes 24 * (2^15 + 2^7) of 3 * 2^37, more than 24 units of the shift.
+    largest = int16_layer([(3 * 2**22 - 25) * 2**15, 0], codes=np.full((2, 3), 8))
+    assert PackedLayer.unpack(largest.pack()) == largest
+    with pytest.raises(ValueError, match="leave 39 bits"):
+        int16_layer([(3 * 2**22 - 24) * 2**15, 0], codes=np.full((2, 3), 8)).pack()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"input_zero_point": 1}, "zero points of 0"),
+        ({"output_zero_point": -1}, "zero points of 0"),
+        ({"clamp": (-32769, 0)}, "int16 codes"),
+        ({"multiplier": np.array([1, -1], np.float32)}, "from 0 to"),
+        ({"multiplier": np.array([1, 2**23], np.float32)}, "from 0 to"),
+        ({"op": ENUMS["Op"].CONV_2D}, "dense layers only"),
+    ],
+)
+def test_what_16_bit_activations_cannot_have_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        int16_layer([0, 0], **fields).pack()
 
 
 @pytest.mark.parametrize(
