@@ -36,8 +36,8 @@ from .networks import open_interpreter
 from .tables import markdown_table
 
 WIDTHS = (8, 4, 3, 2)
-#: Training windows and epochs: what two cores do in half an hour for each network.
-TRAINING = {"ds_cnn": (8_192, 8), "tc_resnet": (16_384, 24)}
+#: Training windows and updates of 512: what two cores do in half an hour for each network.
+TRAINING = {"ds_cnn": (8_192, 128), "tc_resnet": (16_384, 768)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +126,8 @@ def main() -> None:
     test = dataset.test
     table = []
     for name in flags.models:
-        windows, epochs = TRAINING[name]
-        recipe = Recipe(windows=windows, epochs=epochs)
+        windows, updates = TRAINING[name]
+        recipe = Recipe(windows=windows, updates=updates, batch_size=512)
         common = {"code": code_digest(), "data": data_digest(dataset), "model": name}
         common["recipe"] = json.loads(json.dumps(dataclasses.asdict(recipe)))
         runs: dict[Form, list[NDArray[np.float32]]] = {form: [] for form in FORMS}

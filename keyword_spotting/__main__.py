@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from subbyte.converter.logs import silence_native_logs
 
 from .models import NAMES
+from .train import Recipe, train
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     add.add_argument("--bits", type=int, choices=range(1, 9), help="of the weights, in place of the model's own")
     add.add_argument("--output", required=True, help="the .keras file; its normalization goes beside it as .npz")
     add.add_argument("--seed", type=int, default=0)
-    add.add_argument("--epochs", type=int, help="default: the recipe's")
+    add.add_argument("--updates", type=int, default=Recipe.updates, help="of stage 1; default: %(default)s")
 
     add = commands.add_parser("evaluate", parents=[everywhere], help="report the accuracy of a model file")
     add.add_argument("--model", required=True, help="a .keras or .tflite file")
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     add = commands.add_parser("demo", parents=[everywhere], help="train, pack, check and compare float and 4 bits")
     add.add_argument("--output_dir", default="build/demo")
     add.add_argument("--seed", type=int, default=0)
-    add.add_argument("--epochs", type=int, help="default: the recipe's")
+    add.add_argument("--updates", type=int, default=Recipe.updates, help="of stage 1; default: %(default)s")
     return top
 
 
@@ -45,12 +46,12 @@ def run_train(flags: argparse.Namespace) -> None:
     from .data import Dataset
     from .evaluate import keras_logits, report, report_table
     from .metrics import moving_average
-    from .train import train
 
     if not flags.output.endswith(".keras"):
         raise ValueError(f"--output={flags.output}: the name must end in .keras")
     dataset = Dataset.load(flags.data_dir, progress=True)
-    trained = train(flags.model, dataset, flags.seed, flags.epochs, bits=flags.bits, progress=True)
+    recipe, state = Recipe(updates=flags.updates), f"{flags.output}.state"
+    trained = train(flags.model, dataset, flags.seed, recipe, bits=flags.bits, progress=True, state=state)
     trained.save(flags.output)
     logits = moving_average(keras_logits(trained.model, trained.normalization(dataset.dev.views())))
     console = Console()
@@ -76,7 +77,7 @@ def run_demo(flags: argparse.Namespace) -> None:
     """See `demo`."""
     from .demo import demo
 
-    demo(flags.output_dir, flags.data_dir, flags.seed, flags.epochs)
+    demo(flags.output_dir, flags.data_dir, flags.seed, flags.updates)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -33,6 +33,8 @@ class Augmentation:
         snr: dB of keyword over background, lowest and highest.
         chatter: share of the background that is running speech; the rest is noise.
         background: windows without keyword, as a share of all.
+        frames_masked, bands_masked: SpecAugment (Park et al., 2019): the most kept frames, and mel bands, that are
+            replaced by the window's mean, in one run each.
     """
 
     shift: int = 10
@@ -43,6 +45,8 @@ class Augmentation:
     snr: tuple[float, float] = (0.0, 30.0)
     chatter: float = 0.3
     background: float = 0.15
+    frames_masked: int = 0
+    bands_masked: int = 0
 
 
 def training_windows(
@@ -56,8 +60,22 @@ def training_windows(
         energies, labels[part] = _draw(split, part.stop - first, classes - 1, settings, rng)
         energies = _add_background(energies, split, settings, rng)
         level = rng.uniform(-settings.gain, settings.gain, (len(energies), 1, 1))
-        inputs[part] = log_mel(energies * 10.0 ** (level / 10.0)).reshape(-1, INPUTS)
+        energies = log_mel(energies * 10.0 ** (level / 10.0))
+        for axis, most in ((1, settings.frames_masked), (2, settings.bands_masked)):
+            energies = _mask(energies, axis, most, rng) if most else energies
+        inputs[part] = energies.reshape(-1, INPUTS)
     return inputs, labels
+
+
+def _mask(features: Floats, axis: int, most: int, rng: np.random.Generator) -> Floats:
+    """`features` [windows, KEPT_FRAMES, MEL_BINS] with a run of up to `most` rows or columns at their mean."""
+    size = features.shape[axis]
+    length = rng.integers(0, most + 1, len(features))
+    start = rng.integers(0, size - length + 1)
+    place = np.arange(size)
+    hidden = (place >= start[:, np.newaxis]) & (place < (start + length)[:, np.newaxis])
+    hidden = hidden[:, :, np.newaxis] if axis == 1 else hidden[:, np.newaxis]
+    return np.where(hidden, features.mean(axis=(1, 2), keepdims=True), features)
 
 
 def _random_windows(stream: Floats, count: int, rng: np.random.Generator) -> Floats:

@@ -20,7 +20,7 @@ import numpy as np
 from .data import Dataset, Split
 from .evaluate import Report, interpreter_logits, interpreter_outputs, keras_logits, quantize, report
 from .metrics import Interval, moving_average
-from .train import Trained, train
+from .train import Recipe, Trained, train
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def demo(
     output_dir: str | Path = "build/demo",
     data_dir: str | Path | None = None,
     seed: int = 0,
-    epochs: int | None = None,
+    updates: int = Recipe.updates,
 ) -> list[Line]:
     """Runs the demonstration; writes kws.keras, kws.tflite, kws_int8.tflite, float.keras, float.tflite and their .npz.
 
@@ -58,7 +58,7 @@ def demo(
         output_dir: where the files go.
         data_dir: see `Dataset.load`.
         seed: of both trainings.
-        epochs: in place of the recipe's, for a quick look.
+        updates: of stage 1; fewer than the recipe's for a quick look.
 
     Returns:
         The lines of the table.
@@ -73,7 +73,7 @@ def demo(
     console.print(f"Data: {dataset.source}")
     trained = []
     for name, what in (("M0", "float"), ("M4", "4-bit weights in two stages")):
-        trained.append(train(name, dataset, seed, epochs, progress=True))
+        trained.append(train(name, dataset, seed, Recipe(updates=updates), progress=True))
         console.print(f"Trained {name}, {what}, in {trained[-1].seconds:.0f} s")
     lines = compare(trained[0], trained[1], dataset.test, folder)
     console.print(table(lines, dataset.source))

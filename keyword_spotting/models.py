@@ -12,7 +12,7 @@ model of the same shape. `ds_cnn` and `tc_resnet` are float models; with bits th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .features import INPUTS, KEPT_FRAMES, MEL_BINS
@@ -29,17 +29,31 @@ MOMENTUM = 0.95  # of batch normalisation's averages: settled after a hundred up
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes and weight bits of one model.
+    """Sizes and bits of one dense model.
 
     Attributes:
         units: of the hidden layers.
         bits: of the weights of each layer, the classifier last; 32 is float.
-        activation_bits: of inputs and activations.
+        activation_bits: of inputs and activations. Outputs have 8, or 16 where activations have more than 8.
+        parameter_bits: of bias and gain.
+        normalization_bits: of the four vectors of batch normalization.
+        scaling: whose C_BN it is, see `subbyte.keras_layers.QuantBatchNormalization`.
     """
 
     units: tuple[int, ...]
     bits: tuple[int, ...]
     activation_bits: int = 8
+    parameter_bits: int = 8
+    normalization_bits: int = 8
+    scaling: str | None = "channel"
+
+    @property
+    def is_float(self) -> bool:
+        return FLOAT in self.bits
+
+    def with_bits(self, bits: int) -> Architecture:
+        """The same with one width for the weights of every layer."""
+        return replace(self, bits=(bits,) * len(self.bits))
 
 
 _NARROW_WIDE = (87, 400) * 3
@@ -100,31 +114,30 @@ CONVOLUTIONAL = {"ds_cnn": _depthwise_separable, "tc_resnet": _temporal_residual
 NAMES = (*ARCHITECTURES, *CONVOLUTIONAL)
 
 
-def is_float(name: str, bits: int | None = None) -> bool:
+def is_float(model: str | Architecture, bits: int | None = None) -> bool:
     """Whether a model trains in float: M0, and a convolutional one of which no bits are asked.
 
     Raises:
-        ValueError: there is no such model, or it cannot be built.
+        ValueError: there is no such model.
     """
-    return bits is None if name in CONVOLUTIONAL else FLOAT in architecture(name).bits
+    return bits is None if model in CONVOLUTIONAL else architecture(model).is_float
 
 
-def architecture(name: str) -> Architecture:
-    """The architecture called `name`, one of M0 to M6.
+def architecture(model: str | Architecture) -> Architecture:
+    """The architecture called M0 to M6; one that is none already.
 
     Raises:
-        ValueError: there is no such model, or it cannot be built.
+        ValueError: there is no such model.
     """
-    if name not in ARCHITECTURES:
-        raise ValueError(f"no model {name!r}: choose one of {', '.join(NAMES)}")
-    found = ARCHITECTURES[name]
-    if found.activation_bits == 16:
-        raise ValueError(f"{name} needs 16-bit activations, which are not built yet; use M2")
-    return found
+    if isinstance(model, Architecture):
+        return model
+    if model not in ARCHITECTURES:
+        raise ValueError(f"no model {model!r}: choose one of {', '.join(NAMES)}")
+    return ARCHITECTURES[model]
 
 
 def model(
-    name: str,
+    name: str | Architecture,
     classes: int = 7,
     quantizer: Callable[..., Any] | None = None,
     bits: int | None = None,
@@ -133,7 +146,7 @@ def model(
     """An untrained Keras model from normalised features [batch, 540] to logits [batch, classes].
 
     Args:
-        name: M0 to M6, ds_cnn or tc_resnet.
+        name: M0 to M6, ds_cnn or tc_resnet; or the architecture of another dense one.
         classes: outputs: the keywords and "other".
         quantizer: called with `bits=`, gives the kernel quantizer of a layer; default
             `subbyte.keras_layers.quantizers.Tanh`, the paper's, and for a convolutional model `Linear`.
@@ -144,16 +157,15 @@ def model(
     Raises:
         ValueError: no such model, or a float model with a quantizer or bits.
     """
-    if name in CONVOLUTIONAL:
+    if isinstance(name, str) and name in CONVOLUTIONAL:
         network = CONVOLUTIONAL[name](classes, dropout)
         return network if is_float(name, bits) else quantized(network, bits or 8, quantizer)
     plan = architecture(name)
-    if FLOAT in plan.bits:
+    if plan.is_float:
         if quantizer is not None or bits is not None:
             raise ValueError(f"{name} is the float model: it takes neither quantizer nor bits")
         return _float_model(plan, classes, dropout)
-    plan = plan if bits is None else Architecture(plan.units, (bits,) * 7)
-    return _quantized_model(plan, classes, quantizer, dropout)
+    return _quantized_model(plan if bits is None else plan.with_bits(bits), classes, quantizer, dropout)
 
 
 def quantized(
@@ -186,13 +198,17 @@ def _quantized_model(
     from subbyte import keras_layers as ql
 
     quantizer = quantizer or ql.quantizers.Tanh
-    layers = [tf.keras.Input((INPUTS,)), ql.QuantInput(max_value=INPUT_MAX)]
+    wide = plan.activation_bits > 8
+    common = {"parameter_bits": plan.parameter_bits, "input_bits": 16 if wide else 8}
+    layers = [tf.keras.Input((INPUTS,)), ql.QuantInput(max_value=INPUT_MAX, bits=plan.activation_bits)]
     for units, bits in zip(plan.units, plan.bits, strict=False):
-        normalization = ql.QuantBatchNormalization(momentum=MOMENTUM)
+        normalization = ql.QuantBatchNormalization(
+            momentum=MOMENTUM, bits=plan.normalization_bits, scaling=plan.scaling
+        )
         kernel = quantizer(bits=bits)
-        layers.append(ql.QuantDense(units, use_bias=False, kernel_quantizer=kernel, normalization=normalization))
-        layers.append(ql.ClippedReLU(max_value=ACTIVATION_MAX))
+        dense = ql.QuantDense(units, use_bias=False, kernel_quantizer=kernel, normalization=normalization, **common)
+        layers += [dense, ql.ClippedReLU(max_value=ACTIVATION_MAX, bits=plan.activation_bits)]
         layers.append(tf.keras.layers.Dropout(dropout))
-    layers.append(ql.QuantDense(classes, kernel_quantizer=quantizer(bits=plan.bits[-1])))
-    layers.append(ql.QuantActivation(max_value=LOGIT_MAX))
+    layers.append(ql.QuantDense(classes, kernel_quantizer=quantizer(bits=plan.bits[-1]), **common))
+    layers.append(ql.QuantActivation(max_value=LOGIT_MAX, bits=16 if wide else 8))
     return tf.keras.Sequential(layers)

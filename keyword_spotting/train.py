@@ -1,23 +1,30 @@
-"""Trains the keyword models on a dataset: the paper's two stages at a small scale.
+"""Trains the keyword models on a dataset: the paper's two stages at a scale that two cores can do.
 
-Stage 1 takes most updates while a cosine lowers the learning rate; stage 2, about 7 % of the updates, quantizes
-everything else at the lowest rate (arXiv 2207.06920, sections 4.2, 4.3 and 6.3). M0 to M6 start from random weights; a
-convolutional model with bits starts from its float form, which is trained first.
+Stage 1 takes most updates, the learning rate falls at its end, and stage 2, 7 % as long, quantizes everything else at
+the lowest rate (arXiv 2207.06920, sections 4.2, 4.3 and 6.3). M0 to M6 start from random weights; a convolutional model
+with bits starts from its float form, which is trained first.
+
+A training that was interrupted goes on where it stood, if it was told where to keep its state.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import shutil
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .augment import Augmentation, training_windows
 from .data import Dataset
 from .features import Normalization
-from .models import CONVOLUTIONAL, is_float, model, quantized
+from .models import CONVOLUTIONAL, Architecture, is_float, model, quantized
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -26,6 +33,9 @@ if TYPE_CHECKING:
 # By the quantizer's name. The latent weights of Tanh are as wide as 0.85, those of a float layer here about 0.05, so
 # that Tanh needs longer steps for the same change.
 LEARNING_RATES = {"float": 4e-3, "Tanh": 1.2e-2, "Linear": 4e-3}
+SCHEDULES = ("cosine", "drop", "constant")
+_DROP_AT = 0.8  # of stage 1
+_LEG = 200  # updates between two savings of the state
 
 
 @dataclass(frozen=True)
@@ -34,35 +44,40 @@ class Recipe:
 
     Attributes:
         windows: training windows, made once.
-        epochs: passes over them, both stages together.
-        second_stage: share of the epochs that stage 2 takes, at least one epoch; the float model has no stage 2 and
-            spends them all on stage 1.
+        updates: of stage 1, and of the float model's whole training.
+        second_stage: updates of stage 2, as a share of stage 1.
         batch_size: windows an update.
         learning_rate: Adam's at the start of stage 1; None takes the one of LEARNING_RATES for the kind of weights.
+        schedule: of the learning rate in stage 1: "cosine" lowers it all the way, "drop" at once after four fifths,
+            "constant" never.
         final_rate: its share that is left at the end of stage 1 and throughout stage 2.
         label_smoothing: of the cross-entropy.
         dropout: see `models.model`.
         augmentation: how windows are made.
-        xla: compile the training step; worth the seconds it takes except for a few epochs. Convolutional models are
-            never compiled: XLA's depthwise convolutions take five times as long on a processor.
-        fine_tuning: share of the epochs that a quantized model which starts from a float one trains, at least two.
+        fine_tuning: updates of a quantized model which starts from a float one, as a share of the float one's.
         fine_tuning_rate: share of the learning rate for that.
         calibration: windows from which such a model takes its ranges.
     """
 
-    windows: int = 65_536
-    epochs: int = 20
+    windows: int = 32_768
+    updates: int = 2_400
     second_stage: float = 0.07
-    batch_size: int = 512
+    batch_size: int = 256
     learning_rate: float | None = None
+    schedule: str = "cosine"
     final_rate: float = 0.01
     label_smoothing: float = 0.1
     dropout: float = 0.1
     augmentation: Augmentation = field(default_factory=Augmentation)
-    xla: bool = True
     fine_tuning: float = 0.3
     fine_tuning_rate: float = 0.25
     calibration: int = 512
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}")
+        if self.updates < 1:
+            raise ValueError(f"updates must be at least 1, not {self.updates}")
 
 
 @dataclass(frozen=True)
@@ -72,7 +87,7 @@ class Trained:
     Attributes:
         model: Keras model from normalised features [batch, 540] to logits [batch, classes].
         normalization: of the raw features.
-        seconds: that training took.
+        seconds: that training took, since it was last resumed.
     """
 
     model: tf.keras.Model
@@ -80,115 +95,202 @@ class Trained:
     seconds: float
 
     def save(self, path: str | Path) -> None:
-        """Writes the model to `path` (.keras) and the normalization, which names the keywords, beside it (.npz)."""
+        """Writes the model to `path` (.keras) and the normalization beside it (.npz)."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         self.model.save(path)
         self.normalization.save(Path(path).with_suffix(".npz"))
 
 
 def train(
-    name: str,
+    name: str | Architecture,
     dataset: Dataset,
     seed: int = 0,
-    epochs: int | None = None,
     recipe: Recipe | None = None,
     quantizer: Callable[..., Any] | None = None,
     bits: int | None = None,
     progress: bool = False,
     start: tf.keras.Model | None = None,
+    state: str | Path | None = None,
 ) -> Trained:
     """Trains one model on the training split.
 
     Args:
-        name: M0 to M6, ds_cnn or tc_resnet.
+        name: M0 to M6, ds_cnn or tc_resnet; or the architecture of another dense model.
         dataset: where windows come from.
         seed: of the windows, the initial weights and their order.
-        epochs: in place of the recipe's.
         recipe: default: `Recipe()`.
         quantizer: see `models.model`.
         bits: see `models.model`.
         progress: shows a bar.
         start: for a convolutional model with bits, the trained float model; without it one is trained first.
+        state: a folder that keeps the state while training runs. Where it holds the state of the same training, that
+            goes on; it is removed at the end.
 
     Raises:
-        ValueError: no such model, or fewer epochs than its stages need.
+        ValueError: no such model.
     """
     import tensorflow as tf
 
     recipe, begin = recipe or Recipe(), time.perf_counter()
-    epochs = recipe.epochs if epochs is None else epochs
-    second_stage_epochs(name, epochs, recipe.second_stage, bits)
+    in_float, starts_in_float = is_float(name, bits), name in CONVOLUTIONAL
+    title = name if isinstance(name, str) else "a dense model"
     tf.keras.utils.set_random_seed(seed)
-    starts_in_float = name in CONVOLUTIONAL
     network = start if starts_in_float else model(name, dataset.classes, quantizer, bits, recipe.dropout)
     raw, labels = training_windows(dataset.train, recipe.windows, dataset.classes, recipe.augmentation, seed)
-    normalization = Normalization.fit(raw, dataset.keywords)
-    inputs, targets = normalization(raw), tf.one_hot(labels, dataset.classes).numpy()
+    normalization = Normalization.fit(raw)
+    inputs, targets = normalization(raw), tf.one_hot(labels, dataset.classes)
     rate = recipe.learning_rate or learning_rate(name, quantizer, bits)
-
-    def fit(network: tf.keras.Model, title: str, epochs: int, stage_two: int, rate: float) -> None:
-        updates = (epochs - stage_two) * -(-len(inputs) // recipe.batch_size)
-        decay = tf.keras.optimizers.schedules.CosineDecay(rate, updates, alpha=recipe.final_rate)
-        loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
-        xla = recipe.xla and name not in CONVOLUTIONAL
-        network.compile(optimizer=tf.keras.optimizers.Adam(decay), loss=loss, jit_compile=xla)
-        callbacks = [_two_stages(stage_two)] if stage_two else []
-        with _bar(f"Training {title}", epochs) if progress else nullcontext(lambda: None) as advance:
-            callbacks.append(tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: advance()))
-            network.fit(inputs, targets, recipe.batch_size, epochs, verbose=0, callbacks=callbacks)
+    same = "".join(map(repr, (name, recipe, seed, bits, getattr(quantizer, "__name__", quantizer))))
+    training = _Training(
+        recipe, tf.constant(inputs), targets, seed, _State(state, same.encode() + raw.tobytes()), progress
+    )
 
     if starts_in_float and network is None:
-        network = model(name, dataset.classes, dropout=recipe.dropout)
-        fit(network, name, epochs, 0, rate)
+        network = training.run(model(name, dataset.classes, dropout=recipe.dropout), title, (recipe.updates, 0), rate)
     elif not starts_in_float:
-        fit(network, name, epochs, second_stage_epochs(name, epochs, recipe.second_stage, bits), rate)
-    if starts_in_float and not is_float(name, bits):
+        second = 0 if in_float else second_stage_updates(recipe.updates, recipe.second_stage)
+        network = training.run(network, title, (recipe.updates, second), rate)
+    if starts_in_float and not in_float:
         network = quantized(network, bits or 8, quantizer, inputs[: recipe.calibration])
-        epochs = max(2, round(recipe.fine_tuning * epochs))
-        stage_two = max(1, round(recipe.second_stage * epochs))
-        fit(network, f"{name} at {bits} bits", epochs, stage_two, rate * recipe.fine_tuning_rate)
+        first = max(1, round(recipe.fine_tuning * recipe.updates))
+        updates = (first, second_stage_updates(first, recipe.second_stage))
+        network = training.run(network, f"{title} at {bits} bits", updates, rate * recipe.fine_tuning_rate)
+    training.state.remove()
     return Trained(network, normalization, time.perf_counter() - begin)
 
 
-def learning_rate(name: str, quantizer: Callable[..., Any] | None = None, bits: int | None = None) -> float:
+def learning_rate(
+    name: str | Architecture, quantizer: Callable[..., Any] | None = None, bits: int | None = None
+) -> float:
     """Adam's first learning rate for a model and its kernel quantizer; an unknown quantizer trains as Linear does."""
-    if is_float(name, bits) or name in CONVOLUTIONAL:
+    if name in CONVOLUTIONAL or is_float(name, bits):
         return LEARNING_RATES["float"]
     kind = "Tanh" if quantizer is None else getattr(quantizer, "__name__", "")
     return LEARNING_RATES.get(kind, LEARNING_RATES["Linear"])
 
 
-def second_stage_epochs(name: str, epochs: int, share: float, bits: int | None = None) -> int:
-    """Epochs of stage 2 among `epochs`: none for a float model, at least one otherwise.
+def second_stage_updates(first: int, share: float) -> int:
+    """Updates of stage 2 behind `first` ones of stage 1."""
+    return max(1, round(share * first))
 
-    Raises:
-        ValueError: too few epochs for the model's stages.
+
+@dataclass(frozen=True)
+class _Training:
+    """What all the runs of one training share: windows [n, INPUTS], targets [n, classes], and where the state goes."""
+
+    recipe: Recipe
+    inputs: tf.Tensor
+    targets: tf.Tensor
+    seed: int
+    state: _State
+    progress: bool
+
+    def run(self, network: Any, title: str, updates: tuple[int, int], rate: float) -> Any:
+        """Trains `network` for the updates of stage 1 and of stage 2, none for a float model, and returns it."""
+        from subbyte import keras_layers as ql
+
+        found = self.state.load(title)
+        done = 0
+        if found is None:
+            self._compile(network, updates[0], rate)
+        else:
+            network, done = found
+        with _bar(title, sum(updates), self.progress) as show:
+            for stage, leg in _legs(done, updates):
+                show(leg.start)
+                if updates[1]:
+                    ql.set_stage(network, stage)
+                network.fit(self._batches(leg), shuffle=False, verbose=0)
+                self.state.save(title, network, leg.stop)
+        return network
+
+    def _compile(self, network: Any, updates: int, rate: float) -> None:
+        import tensorflow as tf
+
+        schedules, last = tf.keras.optimizers.schedules, rate * self.recipe.final_rate
+        schedule = {
+            "cosine": schedules.CosineDecay(rate, updates, alpha=self.recipe.final_rate),
+            "drop": schedules.PiecewiseConstantDecay([round(_DROP_AT * updates)], [rate, last]),
+            "constant": rate,
+        }[self.recipe.schedule]
+        loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=self.recipe.label_smoothing)
+        network.compile(optimizer=tf.keras.optimizers.Adam(schedule), loss=loss)
+
+    def _batches(self, leg: range) -> Any:
+        """The batches of these updates: each pass over the windows in an order of its own, whoever asks and when."""
+        import tensorflow as tf
+
+        size, count = min(self.recipe.batch_size, len(self.inputs)), len(self.inputs)
+        first, last = leg.start * size, leg.stop * size
+        passes = range(first // count, -(-last // count))
+        order = np.concatenate([np.random.default_rng((self.seed, number)).permutation(count) for number in passes])
+        order = order[first - passes.start * count :][: last - first]
+
+        def windows(rows: Any) -> Any:
+            return tf.gather(self.inputs, rows), tf.gather(self.targets, rows)
+
+        return tf.data.Dataset.from_tensor_slices(order.reshape(-1, size)).map(windows).prefetch(2)
+
+
+def _legs(done: int, updates: tuple[int, int]) -> Iterator[tuple[int, range]]:
+    """(stage, updates) of what remains, cut where the state is saved."""
+    stages = ((1, range(0, updates[0])), (2, range(updates[0], sum(updates))))
+    for stage, within in stages:
+        for start in range(within.start, within.stop, _LEG):
+            leg = range(max(start, done), min(start + _LEG, within.stop))
+            if leg:
+                yield stage, leg
+
+
+class _State:
+    """A folder in which a training leaves what it needs to go on.
+
+    Args:
+        folder: None keeps nothing.
+        same: bytes that are equal for equal trainings; the state of another one is not taken up.
     """
-    stages = 1 if is_float(name, bits) else 2
-    if epochs < stages:
-        raise ValueError(f"{name} trains in {stages} stages and needs at least {stages} epochs, not {epochs}")
-    return max(1, round(share * epochs)) if stages == 2 else 0
+
+    def __init__(self, folder: str | Path | None, same: bytes) -> None:
+        self._folder = None if folder is None else Path(folder) / hashlib.sha256(same).hexdigest()[:16]
+
+    def load(self, title: str) -> tuple[Any, int] | None:
+        """The compiled model and the updates it has seen; None where there is no state."""
+        import tensorflow as tf
+        from subbyte import keras_layers  # noqa: F401  registers the layers
+
+        if self._folder is None or not (self._folder / f"{title}.json").is_file():
+            return None
+        found = json.loads((self._folder / f"{title}.json").read_text())
+        return tf.keras.models.load_model(self._folder / found["model"]), found["updates"]
+
+    def save(self, title: str, network: Any, updates: int) -> None:
+        """Keeps the model with its optimizer; what was kept before goes when that is done."""
+        if self._folder is None:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        name = f"{title}-{updates}.keras"
+        network.save(self._folder / name)
+        partial = self._folder / f"{title}.part"
+        partial.write_text(json.dumps({"model": name, "updates": updates}))
+        partial.replace(self._folder / f"{title}.json")
+        for old in self._folder.glob(f"{title}-*.keras"):
+            if old.name != name:
+                old.unlink()
+
+    def remove(self) -> None:
+        """Of a training that is done."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # others may have theirs beside it
+                self._folder.parent.rmdir()
 
 
-def _two_stages(epochs: int) -> Any:
-    from subbyte import keras_layers as ql
+@contextlib.contextmanager
+def _bar(name: str, updates: int, visible: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar; gives the function that is told the updates done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    return ql.TwoStage(second_stage_epochs=epochs)
-
-
-class _bar:
-    """Context of a rich progress bar; gives the function that advances it."""
-
-    def __init__(self, name: str, steps: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        self._progress = Progress(*columns, transient=True)
-        self._task = self._progress.add_task(name, total=steps)
-
-    def __enter__(self) -> Callable[[], None]:
-        self._progress.start()
-        return lambda: self._progress.advance(self._task)
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, transient=True, disable=not visible) as progress:
+        task = progress.add_task(f"Training {name}", total=updates)
+        yield lambda done: progress.update(task, completed=done)

@@ -33,7 +33,7 @@ from subbyte.keyword_spotting import (
 )
 
 PHRASES = {"alexa": "alexa", "view_glass": "view glass"}
-QUICK = train.Recipe(windows=2048, epochs=12, batch_size=128, xla=False)
+QUICK = train.Recipe(windows=2048, updates=176, batch_size=128)
 
 
 @pytest.fixture(scope="session")
@@ -247,6 +247,23 @@ def test_classes_come_in_the_asked_shares_and_seeds_decide(dataset: data.Dataset
     assert (augment.training_windows(dataset.train, 1000, 3, settings, seed=2)[0] != windows).any()
 
 
+def test_masks_hide_runs_at_the_mean(dataset: data.Dataset) -> None:
+    plain, _ = augment.training_windows(dataset.train, 200, 3, PLAIN, seed=0)
+    masked, _ = augment.training_windows(
+        dataset.train, 200, 3, dataclasses.replace(PLAIN, frames_masked=4, bands_masked=3), seed=0
+    )
+    before, after = (values.reshape(-1, features.KEPT_FRAMES, features.MEL_BINS) for values in (plain, masked))
+    changed = before != after
+    frames, bands = changed.all(axis=2).sum(axis=1), changed.all(axis=1).sum(axis=1)
+    assert (frames.min(), frames.max(), bands.min(), bands.max()) == (0, 4, 0, 3)
+    whole = changed.all(axis=2)[:, :, np.newaxis] | changed.all(axis=1)[:, np.newaxis]
+    np.testing.assert_array_equal(changed, whole)  # nothing else is touched
+    only_frames = (frames > 0) & (bands == 0)
+    mean = before.mean(axis=(1, 2), keepdims=True)
+    hidden = np.where(changed, after, mean)[only_frames]
+    np.testing.assert_allclose(hidden, np.broadcast_to(mean[only_frames], hidden.shape), rtol=1e-4)
+
+
 # Models
 
 
@@ -264,6 +281,15 @@ def test_quantized_models_follow_their_plan(name: str, weights: int | None) -> N
     assert tuple(layer.kernel_quantizer.bits for layer in dense) == plan.bits
     if weights:
         assert sum(int(np.prod(layer.kernel.shape)) for layer in dense) == weights
+
+
+def test_m1_has_16_bit_activations_throughout() -> None:
+    from subbyte import keras_layers as ql
+
+    built = models.model("M1")
+    quantizers = [layer for layer in built.layers if isinstance(layer, ql.activations.ActivationQuantizer)]
+    assert [layer.bits for layer in quantizers] == [16] * 8
+    assert {layer.input_bits for layer in built.layers if hasattr(layer, "kernel")} == {16}
 
 
 def test_the_quantizer_can_be_another() -> None:
@@ -296,8 +322,6 @@ def test_convolutional_models_have_the_papers_layers(name: str) -> None:
 
 
 def test_models_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ValueError, match="M1 needs 16-bit activations, which are not built yet; use M2"):
-        models.model("M1")
     with pytest.raises(ValueError, match="no model 'M7': choose one of M0, M1"):
         models.model("M7")
     with pytest.raises(ValueError, match="neither quantizer nor bits"):
@@ -307,14 +331,13 @@ def test_models_that_cannot_be_are_refused() -> None:
 # Training and evaluation
 
 
-def test_epochs_are_shared_between_stages() -> None:
-    assert train.second_stage_epochs("M0", 1, 0.07) == 0
-    assert train.second_stage_epochs("M4", 28, 0.07) == 2
-    assert train.second_stage_epochs("M4", 2, 0.07) == 1
-    assert train.second_stage_epochs("ds_cnn", 1, 0.07) == 0
-    assert train.second_stage_epochs("ds_cnn", 28, 0.07, bits=4) == 2
-    with pytest.raises(ValueError, match="at least 2 epochs, not 1"):
-        train.second_stage_epochs("M4", 1, 0.07)
+def test_stage_two_is_short() -> None:
+    assert train.second_stage_updates(500_000, 0.07) == 35_000  # the paper's
+    assert train.second_stage_updates(3, 0.07) == 1
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        train.Recipe(updates=0)
+    with pytest.raises(ValueError, match="one of cosine, drop, constant, not 'linear'"):
+        train.Recipe(schedule="linear")
 
 
 def test_the_learning_rate_follows_the_kind_of_weights() -> None:
@@ -339,11 +362,46 @@ def test_training_learns_and_a_file_gives_the_same_logits(
     np.testing.assert_array_equal(evaluate.file_logits(tmp_path / "model.keras", raw), logits)
 
 
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_an_interrupted_training_goes_on_where_it_stood(
+    dataset: data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    recipe = train.Recipe(windows=512, updates=400, batch_size=16, dropout=0.0)  # legs end at 200, 400 and 428
+    plan = models.Architecture((8,), (4, 4))
+
+    def run(recipe: train.Recipe = recipe) -> train.Trained:
+        return train.train(plan, dataset, 2, recipe, state=tmp_path / "state")
+
+    whole = train.train(plan, dataset, 2, recipe).model.get_weights()
+    save, saved, fitted = train._State.save, [], []
+
+    def save_and_stop(self: train._State, title: str, network: object, updates: int) -> None:
+        save(self, title, network, updates)
+        saved.append(updates)
+        if len(saved) == stop_after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train._State, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert saved == [200, 400, 428][:stop_after]
+    batches = train._Training._batches
+    monkeypatch.setattr(train._Training, "_batches", lambda self, leg: fitted.append(leg) or batches(self, leg))
+    run(dataclasses.replace(recipe, updates=20))  # another training: it does not take up this state
+    assert fitted == [range(0, 20), range(20, 21)]
+    fitted.clear()
+    resumed = run().model
+    assert fitted == [range(0, 200), range(200, 400), range(400, 428)][stop_after:]
+    for after, expected in zip(resumed.get_weights(), whole, strict=True):
+        np.testing.assert_array_equal(after, expected)
+    assert not (tmp_path / "state").exists()
+
+
 def test_a_quantized_convolutional_model_starts_from_a_float_one(dataset: data.Dataset, tmp_path: Path) -> None:
     from subbyte import keras_layers as ql
     from subbyte.converter import convert
 
-    recipe = dataclasses.replace(QUICK, epochs=6)
+    recipe = dataclasses.replace(QUICK, updates=88)
     floating = train.train("tc_resnet", dataset, seed=1, recipe=recipe)
     found = train.train("tc_resnet", dataset, seed=1, recipe=recipe, bits=4, start=floating.model)
     assert ql.stage_of(found.model) == 2
@@ -379,12 +437,16 @@ def test_wrong_model_files_are_named(dataset: data.Dataset, tmp_path: Path) -> N
         evaluate.file_logits(tmp_path / "model.keras", dataset.test.inputs())
 
 
+def quick_recipe(_: type, updates: int) -> train.Recipe:
+    return dataclasses.replace(QUICK, updates=updates)
+
+
 def test_the_command_trains_and_evaluates(
     speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "Recipe", lambda: QUICK)
+    monkeypatch.setattr(command, "Recipe", type("Quick", (), {"updates": 9, "__new__": quick_recipe}))
     model, where = str(tmp_path / "m0.keras"), f"--data_dir={speech}"
-    assert command.main(["train", "--model=M0", f"--output={model}", "--epochs=1", where]) == 0
+    assert command.main(["train", "--model=M0", f"--output={model}", "--updates=16", where]) == 0
     assert command.main(["evaluate", f"--model={model}", where]) == 0
     told = capsys.readouterr().out
     assert "synthetic speech" in told.replace("\n", " ")
