@@ -95,7 +95,7 @@ class Trained:
     seconds: float
 
     def save(self, path: str | Path) -> None:
-        """Writes the model to `path` (.keras) and the normalization beside it (.npz)."""
+        """Writes the model to `path` (.keras) and the normalization, which names the keywords, beside it (.npz)."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         self.model.save(path)
         self.normalization.save(Path(path).with_suffix(".npz"))
@@ -137,7 +137,7 @@ def train(
     tf.keras.utils.set_random_seed(seed)
     network = start if starts_in_float else model(name, dataset.classes, quantizer, bits, recipe.dropout)
     raw, labels = training_windows(dataset.train, recipe.windows, dataset.classes, recipe.augmentation, seed)
-    normalization = Normalization.fit(raw)
+    normalization = Normalization.fit(raw, dataset.keywords)
     inputs, targets = normalization(raw), tf.one_hot(labels, dataset.classes)
     rate = recipe.learning_rate or learning_rate(name, quantizer, bits)
     same = "".join(map(repr, (name, recipe, seed, bits, getattr(quantizer, "__name__", quantizer))))
