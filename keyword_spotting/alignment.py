@@ -22,12 +22,12 @@ OUTER_MASS = 0.03  # of the loudness left outside either end, so that a click or
 Floats = NDArray[np.floating[Any]]
 
 
-def keyword_centre(energies: Floats) -> float:
-    """The frame midway between the beginning and the end of the keyword in `energies` [frames, MEL_BINS].
+def keyword_span(energies: Floats) -> tuple[int, int]:
+    """The first and the last frame of the keyword in `energies` [frames, MEL_BINS].
 
     Loudness is the level in dB above a threshold that lies over the recording's own quiet. The stretch of at most 1.1 s
     that gathers most of it is the keyword; its ends are where 3 % of that loudness has come and where 3 % is to come.
-    A recording of constant level has no such stretch and gives its middle frame.
+    A recording of constant level has no such stretch and is all keyword.
     """
     level = 10.0 * np.log10(energies[:, 2:].sum(axis=1) + 1e-6)  # without the two lowest bands: hum
     margin = SMOOTHING // 2
@@ -38,9 +38,14 @@ def keyword_centre(energies: Floats) -> float:
     first = int(np.argmax(total[length:] - total[:-length]))
     gathered = total[first : first + length + 1] - total[first]
     if gathered[-1] <= 0.0:
-        return (len(level) - 1) / 2
+        return 0, len(level) - 1
     share = gathered[1:] / gathered[-1]
-    return float(first + (np.searchsorted(share, OUTER_MASS) + np.searchsorted(share, 1.0 - OUTER_MASS)) / 2)
+    return first + int(np.searchsorted(share, OUTER_MASS)), first + int(np.searchsorted(share, 1.0 - OUTER_MASS))
+
+
+def keyword_centre(energies: Floats) -> float:
+    """The frame midway between the beginning and the end of the keyword; see `keyword_span`."""
+    return sum(keyword_span(energies)) / 2
 
 
 def pad_with_quiet(energies: Floats, frames: int) -> Floats:
