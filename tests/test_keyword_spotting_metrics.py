@@ -343,6 +343,9 @@ def test_groups_without_keywords_are_drawn_apart() -> None:
     for read, value in ((lambda totals: totals.seconds[:, 0, 0], 302.0), (lambda t: t.positives[:, 0, 0], 4.0)):
         found = metrics.interval(read, counts)
         assert (found.value, found.low, found.high) == (value, value, value)
+    alarms = dataclasses.replace(counts, false_alarms=np.array([[[0, 0], [0, 0], [0, 0], [0, 0], [3.0, 0]]]))
+    found = metrics.interval(lambda totals: totals.at(0).false_alarms, alarms)
+    assert (found.value, found.low, found.high) == (3.0, 0.0, 9.0)  # the third noise is drawn 0 to 3 times
 
 
 def test_curves_are_their_points() -> None:
