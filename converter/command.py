@@ -4,6 +4,7 @@
     convert-to-tflite --model=kws.keras --output=kws.c --format=c
     convert-to-tflite --model=float.keras --output=four.tflite --bits=4 --calibration=train.npz
     convert-to-tflite --model=int8.tflite --output=four.tflite --bits=4
+    convert-to-tflite --model=kws.keras --verify=dev.npz --report=kws.html
 
 Exit status: 0; 1 where --verify finds a difference beyond what is promised; 2 where the input is at fault.
 """
@@ -23,6 +24,7 @@ from absl import app, flags, logging
 from rich.console import Console
 from rich.progress import Progress
 
+from . import page
 from .c_source import c_source, is_packed
 from .conversion import Conversion
 from .errors import ConversionError
@@ -44,6 +46,7 @@ flags.DEFINE_string("calibration", None, "An .npz of real inputs: quantize a flo
 flags.DEFINE_integer("first_last_bits", 8, "With --bits: those of the first and the last layer.", 1, 8)
 flags.DEFINE_string("verify", None, "An .npz of real inputs, [samples, ...] by input name, to compare the models on.")
 flags.DEFINE_bool("json", False, "Report in JSON on standard output.")
+flags.DEFINE_string("report", None, "An .html file to write: sizes, codes, ranges, times on this machine, in one page.")
 
 #: Exit status: the models differ beyond the bound; the user's input is at fault.
 DIFFERS, BAD_INPUT = 1, 2
@@ -85,12 +88,13 @@ def _run(arguments: list[str]) -> int:
     if FLAGS.model is None:
         raise ConversionError("--model is missing: give a .keras file, a SavedModel folder or an int8 .tflite")
     outputs = _outputs()
+    report = _report_path()
     # A pipe has no width: do not cut names there.
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
     if FLAGS.format == "c" and is_packed(Path(FLAGS.model)):
-        if FLAGS.verify is not None or FLAGS.json:
+        if FLAGS.verify is not None or FLAGS.json or report is not None:
             raise ConversionError(
-                f"{FLAGS.model} is packed already: there is nothing to --verify or to report as --json"
+                f"{FLAGS.model} is packed already: there is nothing to --verify or to report as --json or --report"
             )
         _write(outputs, _contents(Path(FLAGS.model).read_bytes(), outputs))
         _print_outputs(console, outputs)
@@ -102,13 +106,19 @@ def _run(arguments: list[str]) -> int:
         conversion = Conversion.start(FLAGS.model, io, FLAGS.bits, FLAGS.first_last_bits, calibration)
         result = conversion.write(FLAGS.target)
         contents = _contents(result.tflite, outputs)
-    comparisons, samples = None, 0
+    comparisons, samples, inputs = None, 0, None
     if FLAGS.verify is not None:
         inputs = load_inputs(Path(FLAGS.verify), list(conversion.graph.named("inputs")))
         with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
             task = progress.add_task("verifying", total=1.0)
             comparisons = verify(conversion, inputs, lambda share: progress.update(task, completed=share))
         samples = len(next(iter(inputs.values())))
+    elif FLAGS.calibration is not None and report is not None:
+        inputs = load_inputs(Path(FLAGS.calibration), list(conversion.graph.named("inputs")))
+    if report is not None:
+        with errors.status("measuring for the report") if errors.is_terminal else nullcontext():
+            html = page.conversion_page(conversion, result, Path(FLAGS.model).name, comparisons, inputs)
+        contents, outputs = [*contents[: len(outputs)], html.encode()], [*outputs, report]
     _write(outputs, contents)
     if FLAGS.json:
         print(to_json(result, comparisons))
@@ -136,6 +146,18 @@ def _outputs() -> list[Path]:
     for path in outputs:
         check_writable(path)
     return outputs
+
+
+def _report_path() -> Path | None:
+    """The page to write, if any. Raises ConversionError where that cannot be done."""
+    if FLAGS.report is None:
+        return None
+    report = Path(FLAGS.report)
+    if report.suffix not in (".html", ".htm"):
+        raise ConversionError(f"--report writes a page: --report={report} must end in .html")
+    check_writable(report)
+    page.require()
+    return report
 
 
 def _contents(tflite: bytes, outputs: list[Path]) -> list[bytes]:
