@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,7 +61,7 @@ def svg(name: str, draw: Callable[[Axes], None], height: float, label: str, widt
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
+    with matplotlib.rc_context(cast(Any, _STYLE | {"svg.hashsalt": name})):
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.patch.set_visible(False)
         axes = figure.subplots()
@@ -167,7 +167,9 @@ def codes_and_values(
     def draw(axes: Axes) -> None:
         from matplotlib.patches import PathPatch
 
-        axes.add_patch(PathPatch(_bars(codes, shares, 0.8 * step), facecolor=SERIES[0], linewidth=0))
+        axes.add_patch(
+            PathPatch(_bars(codes, shares, step if len(codes) > 64 else 0.8 * step), facecolor=SERIES[0], linewidth=0)
+        )
         highest = shares.max()
         inside = shares[1:-1].max(initial=0.0)
         if highest > 3 * inside > 0:  # what lies at an end would leave nothing to see of the others
@@ -181,7 +183,7 @@ def codes_and_values(
             ends = [min(ends[0], edges[0]), max(ends[1], edges[-1])]
         axes.set_ylim(0, 1.08 * highest)
         axes.set_xlim(*ends)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
         axes.locator_params(axis="y", nbins=3)
         axes.locator_params(axis="x", nbins=6)
         axes.grid(axis="y")
@@ -194,8 +196,7 @@ def _tell_cut_bars(axes: Axes, codes: NDArray[np.floating], shares: NDArray[np.f
     for end, side, offset in ((0, "left", 4), (-1, "right", -4)):
         if shares[end] > top:
             text = f"{shares[end]:.1%} at {codes[end]:.4g}"
-            place = {"xytext": (offset, -2), "textcoords": "offset points", "ha": side, "va": "top"}
-            axes.annotate(text, (codes[end], top), **place)
+            axes.annotate(text, (codes[end], top), (offset, -2), textcoords="offset points", ha=side, va="top")
 
 
 def _bars(centres: NDArray[np.floating], heights: NDArray[np.floating], width: float) -> Any:

@@ -52,7 +52,7 @@ class LayerBytes:
 
 @dataclass(frozen=True)
 class Footprint:
-    """A file: its size and its layers. `everything_else` is the graph, the tensors' descriptions and other constants."""
+    """A file: its size and its layers. `everything_else` is the graph, descriptions of tensors, other constants."""
 
     file: int
     layers: tuple[LayerBytes, ...]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
-NOTHING = "–"
+NOTHING = "–"  # noqa: RUF001  a dash, not a minus
 TITLES = {"packed": "packed", "int4": "stock int4", "int8": "stock int8", "float32": "float32"}
 
 _PLOTTED_CODES = 256
@@ -383,7 +383,8 @@ def _activations(found: Sequence[Activation], inputs: dict[str, np.ndarray] | No
     caption = f"Quantized tensors on {samples} inputs: real = scale x (code - zero point)"
     sentences = [
         "At an end are the codes with the smallest or the largest value of the range: what was clipped, and what is "
-        "exactly there. At the lower end of a ReLU, 0, that is what it is for."
+        "exactly there. At the lower end of a ReLU, 0, that is what it is for. Plots: the share of each value; a bar "
+        "that would dwarf the others is cut, and its height stands beside it."
     ]
     gallery = [
         Plot(
