@@ -63,6 +63,13 @@ def quantize(values: Floats, details: dict[str, Any]) -> NDArray[Any]:
     return np.clip(codes, limits.min, limits.max).astype(details["dtype"])
 
 
+def dequantize(values: NDArray[Any], details: dict[str, Any]) -> NDArray[np.float32]:
+    """The real numbers of a tensor's `values`, from an interpreter's details of it."""
+    scale, zero_point = details["quantization"]
+    real = values if scale == 0.0 else (values.astype(np.float32) - zero_point) * np.float32(scale)
+    return np.asarray(real, np.float32)
+
+
 def interpreter_outputs(interpreter: Any, inputs: Floats) -> NDArray[Any]:
     """Raw outputs [..., classes], codes where the output is quantized, of a TFLite interpreter with a batch of 1.
 
@@ -88,9 +95,7 @@ def interpreter_outputs(interpreter: Any, inputs: Floats) -> NDArray[Any]:
 def interpreter_logits(interpreter: Any, inputs: Floats) -> NDArray[np.float32]:
     """`interpreter_outputs` as real numbers, float32 [..., classes]."""
     outputs = interpreter_outputs(interpreter, inputs)
-    scale, zero_point = interpreter.get_output_details()[0]["quantization"]
-    real = outputs if scale == 0.0 else (outputs.astype(np.float32) - zero_point) * np.float32(scale)
-    return np.asarray(real, np.float32)
+    return dequantize(outputs, interpreter.get_output_details()[0])
 
 
 def file_logits(path: str | Path, raw: Floats, normalization: str | Path | None = None) -> NDArray[np.float32]:
