@@ -60,7 +60,7 @@ def _behind_linear(graph: Graph, op: LinearOp, before: Bound) -> Bound:
 
 def _only_moves(graph: Graph, op: object) -> bool:
     if graph.kind(op) == "QUANTIZE":
-        # From float it is the input's rounding, which is Keras's; from int8 it rounds anew.
+        # From float it is the input's rounding, which is Keras's; from other codes it rounds anew.
         return graph.tensor(int(op.inputs[0])).type == TensorType.FLOAT32  # type: ignore[attr-defined]
     tensors = [int(tensor) for tensor in (*op.inputs, *op.outputs) if tensor >= 0]  # type: ignore[attr-defined]
     scales = {graph.quantization(tensor) for tensor in tensors} - {None}

@@ -130,7 +130,7 @@ class Conversion:
             )
         requantized = bits if calibration is None else None
         graph = Graph.read(source.tflite, source.name)
-        lower(graph, [tap for tap, _ in source.taps])
+        lower(graph, dict(source.taps))
         if source.reference is None:
             tflite_source.check_quantized(graph, source.name)
         notes = tflite_source.raise_linear_ops(graph, requantized, first_last_bits)

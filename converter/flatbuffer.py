@@ -37,6 +37,9 @@ DTYPES: dict[int, np.dtype] = {
     TensorType.BOOL: np.dtype("?"),
 }
 
+#: Smallest and largest code of the types that activations are quantized to.
+CODE_RANGES = {TensorType.INT8: (-128, 127), TensorType.INT16: (-32768, 32767)}
+
 #: Lets C code, and delegates that want it, read a packed tensor in place.
 BUFFER_ALIGNMENT = 64
 IDENTIFIER = b"TFL3"

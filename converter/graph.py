@@ -11,6 +11,7 @@ import numpy as np
 from .errors import ConversionError
 from .flatbuffer import (
     BUILTIN_NAMES,
+    CODE_RANGES,
     DTYPES,
     IDENTIFIER,
     AlignedBuffer,
@@ -135,15 +136,10 @@ class Graph:
         return tuple(int(size) for size in shape) if shape is not None else ()
 
     def quantization(self, tensor: int) -> tuple[float, int] | None:
-        """(scale, zero point) of an int8 tensor with one scale, else None."""
+        """(scale, zero point) of an int8 or int16 tensor with one scale, else None."""
         info = self.tensor(tensor)
         parameters = info.quantization
-        if (
-            info.type != schema.TensorType.INT8
-            or parameters is None
-            or parameters.scale is None
-            or len(parameters.scale) != 1
-        ):
+        if info.type not in CODE_RANGES or parameters is None or parameters.scale is None or len(parameters.scale) != 1:
             return None
         return float(parameters.scale[0]), int(parameters.zeroPoint[0])
 

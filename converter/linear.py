@@ -2,6 +2,10 @@
 
 y code = clamp(rint(float32(sum(weights * x codes) + bias) * multiplier) + y zero point)
 multiplier = x scale * weight scale / y scale
+
+Between int16 tensors, whose zero points are 0, as TFLite's 16x8 ops: one exact product, halves away from zero.
+
+y code = clamp(round((sum(weights * x codes) + bias) * multiplier))
 """
 
 from __future__ import annotations
@@ -13,7 +17,11 @@ from typing import ClassVar
 import numpy as np
 from subbyte.schemas.packed_layer import Geometry, Op
 
+from .flatbuffer import CODE_RANGES, TensorType
 from .graph import Graph
+
+#: Real bounds beyond this many codes bound nothing.
+_FAR = 2.0**17
 
 
 @dataclass(frozen=True)
@@ -73,14 +81,16 @@ class LinearOp:
 
     Attributes:
         layer: name for people.
-        inputs, outputs: one int8 tensor each, indices in the graph; of four dimensions for a convolution.
+        inputs, outputs: one tensor of `activation_type` each, indices in the graph; of four dimensions for a
+            convolution.
         weights: [output_channels, input_features] int32 within int8; of a convolution [output_channels, kernel height *
             kernel width * input channels of a group], in that order.
         weight_scale: [output_channels] float32, positive.
-        bias: [output_channels] int32, in units of x scale * weight scale; the input's zero point is not in it.
+        bias: [output_channels] int64, in units of x scale * weight scale; the input's zero point is not in it.
         grid: of the weights.
         op: whether it is fully connected, a convolution or a depthwise one.
         geometry: the window of a convolution; a depthwise one has as many groups as input channels.
+        activation_type: INT8 or INT16 of `TensorType`, of input and output.
         clamp: smallest and largest output code.
         keep_dims: the output of a fully connected layer keeps the input's leading dimensions.
         real_weights: like `weights` before rounding, or None where nobody knows.
@@ -100,13 +110,19 @@ class LinearOp:
     grid: Grid
     op: int = Op.FULLY_CONNECTED
     geometry: Geometry = field(default_factory=Geometry)
-    clamp: tuple[int, int] = (-128, 127)
+    activation_type: int = TensorType.INT8
+    clamp: tuple[int, int] = CODE_RANGES[TensorType.INT8]
     keep_dims: bool = False
     real_weights: np.ndarray | None = None
     exact: bool = True
     stock: bool = False
     tap: str | None = None
     intermediates: list[int] = field(default_factory=list)
+
+    @property
+    def code_range(self) -> tuple[int, int]:
+        """Smallest and largest code that the output's type holds."""
+        return CODE_RANGES[self.activation_type]
 
     @property
     def kernel_shape(self) -> tuple[int, ...]:
@@ -128,11 +144,19 @@ class LinearOp:
         return 10 * float(np.log10(signal / noise)) if noise > 0 and signal > 0 else float("inf")
 
 
-def clamp_codes(low: float, high: float, quantization: tuple[float, int]) -> tuple[int, int]:
-    """Real bounds as the smallest and largest int8 code under (scale, zero point)."""
+def half_away(values: np.ndarray) -> np.ndarray:
+    """Nearest integers, halves away from zero."""
+    return np.copysign(np.floor(np.abs(values) + 0.5), values)
+
+
+def clamp_codes(
+    low: float, high: float, quantization: tuple[float, int], activation_type: int = TensorType.INT8
+) -> tuple[int, int]:
+    """Real bounds as the smallest and largest code of a type under (scale, zero point)."""
     scale, zero_point = quantization
-    codes = np.rint(np.clip([low / scale, high / scale], -512, 512)) + zero_point
-    first, last = np.clip(codes, -128, 127)
+    ends = np.clip([low / scale, high / scale], -_FAR, _FAR)
+    codes = half_away(ends) if activation_type == TensorType.INT16 else np.rint(ends)
+    first, last = np.clip(codes + zero_point, *CODE_RANGES[activation_type])
     return int(first), int(last)
 
 
@@ -140,5 +164,5 @@ def activation_parameters(graph: Graph, op: LinearOp) -> tuple[float, int, float
     """(x scale, x zero point, y scale, y zero point)."""
     x, y = graph.quantization(op.inputs[0]), graph.quantization(op.outputs[0])
     if x is None or y is None:
-        raise TypeError(f"{op.layer} does not stand between int8 tensors")
+        raise TypeError(f"{op.layer} does not stand between quantized tensors")
     return (*x, *y)

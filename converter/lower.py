@@ -1,6 +1,7 @@
 """From the graph that TensorFlow's converter leaves to integer linear ops.
 
-The converter has made every stock op int8 and kept each of our layers whole, in float, between the quantized tensors:
+The converter has made every stock op int8 or int16 and kept each of our layers whole, in float, between quantized
+tensors:
 
     DEQUANTIZE -> SubbyteFullyConnected or SubbyteConv2D -> [MUL, ADD, SUB, RELU, MINIMUM, ...] -> QUANTIZE
 
@@ -10,7 +11,7 @@ Constants behind the layer (a stock batch normalization) fold into its scale and
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,8 +47,12 @@ _SMALLEST_SCALE = 2.0**-22
 # time that 6 and 7 bits cost.
 _WORTHWHILE = 0.8
 
-# One step of the sum runs through all codes; the stock interpreter's fast kernels refuse it.
-_LARGEST_MULTIPLIER = 256
+# In int8 one step of the sum runs through all codes, and the stock interpreter's fast kernels refuse it; its 16x8
+# kernels shift to the left by 7 bits at the most.
+_LARGEST_MULTIPLIER = {TensorType.INT8: 256, TensorType.INT16: 128}
+
+# The sum has to stay within 32 bits, and within the 47 that the stock 16x8 kernels take.
+_LARGEST_BIAS = {TensorType.INT8: 2**31 - 2**24, TensorType.INT16: 2**46}
 
 
 @dataclass
@@ -67,16 +72,18 @@ class _Affine:
         return replace(self, low=float(np.clip(self.low, low, high)), high=float(np.clip(self.high, low, high)))
 
 
-def lower(graph: Graph, taps: Iterable[str] = ()) -> None:
+def lower(graph: Graph, taps: Mapping[str, str] | None = None) -> None:
     """Replaces every marked layer of `graph` by one `LinearOp` for each quantized tensor that it leads to.
 
-    `taps` names outputs of the graph that only tell where an activation quantizer's output is; they go.
+    The keys of `taps` name outputs of the graph that only tell where the output of an activation quantizer is, whose
+    name is the value; they go.
     """
-    tapped = _drop_taps(graph, taps)
+    tapped = _drop_taps(graph, taps or {})
+    quantizers = {tensor: (taps or {})[tap] for tensor, tap in tapped.items()}
     _check_loops(graph)
     for marker in [op for op in graph.operators if graph.kind(op) in _MARKERS]:
-        for op in _lower_marker(graph, marker):
-            _fold_int8_bounds(graph, op)
+        for op in _lower_marker(graph, marker, quantizers):
+            _fold_quantized_bounds(graph, op)
             op.tap = tapped.get(op.outputs[0])
             if op.op != Op.FULLY_CONNECTED and len(graph.shape(op.inputs[0])) == 3:
                 _give_height(graph, op)
@@ -84,7 +91,7 @@ def lower(graph: Graph, taps: Iterable[str] = ()) -> None:
     graph.prune()
 
 
-def _drop_taps(graph: Graph, taps: Iterable[str]) -> dict[int, str]:
+def _drop_taps(graph: Graph, taps: Mapping[str, str]) -> dict[int, str]:
     """Quantized tensor to tap."""
     tapped: dict[int, str] = {}
     for name in taps:
@@ -109,7 +116,7 @@ def _options(marker: Any) -> dict[str, Any]:
     return flexbuffers.Loads(bytes(bytearray(marker.customOptions)))
 
 
-def _lower_marker(graph: Graph, marker: Any) -> list[LinearOp]:
+def _lower_marker(graph: Graph, marker: Any, quantizers: dict[int, str]) -> list[LinearOp]:
     if graph.tensor(int(marker.inputs[1])).type == TensorType.UINT8:
         raise ConversionError("this model is packed already: convert the model that it was made from")
     options = _options(marker)
@@ -126,6 +133,7 @@ def _lower_marker(graph: Graph, marker: Any) -> list[LinearOp]:
     start = _Affine(scale.astype(np.float64), scale.astype(np.float64) * offset)
     lowered: list[tuple[LinearOp, Any]] = []
     for y, affine in _quantized_outputs(graph, int(marker.outputs[0]), start, layer):
+        _check_widths(graph, options, (x, y), quantizers.get(y, "the activation quantizer behind it"))
         op = _linear_op(graph, layer, options, (x, y), (codes, offset, real_codes), affine)
         graph.tensor(y).name = layer.encode() if not lowered else f"{layer}_{len(lowered)}".encode()
         lowered.append((op, affine.tail[-1]))
@@ -135,7 +143,26 @@ def _lower_marker(graph: Graph, marker: Any) -> list[LinearOp]:
     return [op for op, _ in lowered]
 
 
-def _fold_int8_bounds(graph: Graph, op: LinearOp) -> None:
+def _check_widths(graph: Graph, options: dict[str, Any], tensors: tuple[int, int], quantizer: str) -> None:
+    """Raises ConversionError for a layer between codes of 8 bits and of 16, or made for others than it reads."""
+    layer, convolution = options["layer"], "stride_height" in options
+    reads, gives = (16 if graph.tensor(tensor).type == TensorType.INT16 else 8 for tensor in tensors)
+    if reads != options.get("input_bits", 8):
+        raise ConversionError(f"layer {layer}: it reads {reads}-bit activations: give it input_bits={reads}")
+    if convolution and 16 in (reads, gives):
+        raise ConversionError(
+            f"layer {layer}: it is a convolution, and 16-bit activations are for dense layers alone: give the "
+            "activation quantizers around it 8 bits or fewer"
+        )
+    if reads != gives:
+        bits = "more than 8 bits" if reads == 16 else "8 bits or fewer"
+        raise ConversionError(
+            f"layer {layer}: it reads {reads}-bit activations and gives {gives}-bit ones: give {quantizer} {bits}, and "
+            "where the width has to change, put a second QuantActivation behind it"
+        )
+
+
+def _fold_quantized_bounds(graph: Graph, op: LinearOp) -> None:
     """Takes in the bounds that TensorFlow's converter has put behind the quantization instead of before it."""
     while True:
         y, readers = op.outputs[0], graph.consumers(op.outputs[0])
@@ -205,7 +232,7 @@ def _quantized_input(graph: Graph, marker: Any, layer: str) -> int:
 
 
 def _quantized_outputs(graph: Graph, tensor: int, affine: _Affine, layer: str) -> list[tuple[int, _Affine]]:
-    """Follows a float tensor to every int8 tensor made from it."""
+    """Follows a float tensor to every quantized tensor made from it."""
     consumers = graph.consumers(tensor)
     if tensor in graph.outputs or not consumers:
         raise _no_range(layer)
@@ -268,8 +295,8 @@ def _linear_op(
     x, y = tensors
     codes, offset, real_codes = constants
     x_scale = graph.quantization(x)[0]  # type: ignore[index]
-    y_parameters = graph.quantization(y)
-    assert y_parameters is not None, "a path ends in an int8 tensor"
+    y_parameters, activation_type = graph.quantization(y), graph.tensor(y).type
+    assert y_parameters is not None, "a path ends in a quantized tensor"
     flip = np.where(affine.scale < 0, -1, 1)
     weights = (_rows(codes) * flip[:, None]).astype(np.int32)
     op, geometry = _geometry(options, codes.shape, graph.shape(x)[-1])
@@ -281,11 +308,11 @@ def _linear_op(
             f"layer {layer}: its input scale {x_scale:g} is coarser than 1/{options['bias_resolution']}, so its bias "
             f"is not exact; {mend} input a smaller max_value"
         )
-    if np.any(np.abs(bias) >= 2**31 - 2**24):
+    if np.any(np.abs(bias) >= _LARGEST_BIAS[activation_type]):
         raise ConversionError(
-            f"layer {layer}: a bias does not fit 32 bits at input scale {x_scale:g}; give its input a larger max_value"
+            f"layer {layer}: a bias does not fit its sum at input scale {x_scale:g}; give its input a larger max_value"
         )
-    if scale.max() * x_scale / y_parameters[0] >= _LARGEST_MULTIPLIER:
+    if scale.max() * x_scale / y_parameters[0] >= _LARGEST_MULTIPLIER[activation_type]:
         raise ConversionError(
             f"layer {layer}: its output scale {y_parameters[0]:g} is so fine that one step of its sum leaves the range "
             "of codes; give the activation quantizer behind it a larger max_value"
@@ -296,15 +323,25 @@ def _linear_op(
         outputs=[y],
         weights=weights,
         weight_scale=scale.astype(np.float32),
-        bias=np.rint(bias).astype(np.int32),
+        bias=_stored_bias(bias, activation_type),
         grid=_grid(options, weights),
         op=op,
         geometry=geometry,
-        clamp=clamp_codes(affine.low, affine.high, y_parameters),
+        activation_type=activation_type,
+        clamp=clamp_codes(affine.low, affine.high, y_parameters, activation_type),
         keep_dims=op == Op.FULLY_CONNECTED and len(graph.shape(x)) > 2,
         real_weights=_rows(real_codes).astype(np.float64) * flip[:, None],
         exact=affine.exact,
     )
+
+
+def _stored_bias(bias: np.ndarray, activation_type: int) -> np.ndarray:
+    """The nearest int64 that the packed format holds: 32 bits, in a sum of 64 bits times a common power of two."""
+    unit = 1.0
+    if activation_type == TensorType.INT16:
+        # The format adds to them what is less than 2^30.
+        unit = 2.0 ** max(0, int(np.abs(bias).max()).bit_length() - 30)
+    return (np.rint(bias / unit) * unit).astype(np.int64)
 
 
 def _grid(options: dict[str, Any], weights: np.ndarray) -> Grid:

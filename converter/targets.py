@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 from flatbuffers import flexbuffers
 from subbyte.schemas import PackedLayer
-from subbyte.schemas.packed_layer import Op, Padding
+from subbyte.schemas.packed_layer import ActivationType, Op, Padding
 
 from .errors import ConversionError
-from .flatbuffer import TensorType, one_scale, per_channel, schema
+from .flatbuffer import DTYPES, TensorType, one_scale, per_channel, schema
 from .graph import Graph
-from .linear import LinearOp, activation_parameters
+from .linear import LinearOp, activation_parameters, clamp_codes
+
+#: The type of a packed layer's activations for that of its tensors.
+_ACTIVATION_TYPES = {TensorType.INT8: ActivationType.INT8, TensorType.INT16: ActivationType.INT16}
 
 #: The custom ops that the kernel registers.
 PACKED_OPS = {
@@ -30,18 +33,21 @@ def packed_layer(graph: Graph, op: LinearOp) -> PackedLayer:
     # The order of XNNPACK, so that scales that are no powers of two round alike.
     multiplier = np.float32(x_scale) * op.weight_scale / np.float32(y_scale)
     bias = op.bias.astype(np.int64) - x_zero * op.weights.sum(axis=1, dtype=np.int64)
-    if np.any(np.abs(bias) >= 2**31):
-        raise ValueError("a bias with its zero point does not fit 32 bits")
+    if op.activation_type == TensorType.INT8:
+        if np.any(np.abs(bias) >= 2**31):
+            raise ValueError("a bias with its zero point does not fit 32 bits")
+        bias = bias.astype(np.int32)
     grid = op.grid
     return PackedLayer(
         codes=grid.encode(op.weights),
         weight_bits=grid.bits,
         multiplier=multiplier,
-        bias=bias.astype(np.int32),
+        bias=bias,
         input_scale=x_scale,
         output_scale=y_scale,
         input_zero_point=x_zero,
         output_zero_point=y_zero,
+        activation_type=_ACTIVATION_TYPES[op.activation_type],
         clamp=op.clamp,
         code_offset=grid.offset if grid.codebook is None else 0,
         code_step=grid.step if grid.codebook is None else 1,
@@ -62,7 +68,7 @@ def write_packed(graph: Graph, op: LinearOp) -> list:
     x = int(rows[0].outputs[0]) if rows else op.inputs[0]
     # For people who look at the file in Netron; the kernel reads the packed tensor alone.
     options = {"bits": op.grid.bits}
-    if op.clamp != (-128, 127):
+    if op.clamp != op.code_range:
         options |= {"min": op.clamp[0], "max": op.clamp[1]}
     return [
         *rows,
@@ -81,12 +87,13 @@ def write_int8(graph: Graph, op: LinearOp) -> list:
 
 
 def write_int4(graph: Graph, op: LinearOp) -> list:
-    """A stock op with two codes a byte where they fit 4 bits, else `write_int8`."""
+    """A stock op with two codes a byte where it takes them, else `write_int8`."""
     return _write_stock(graph, op, TensorType.INT4 if fits_int4(op) else TensorType.INT8)
 
 
 def fits_int4(op: LinearOp) -> bool:
-    return bool(op.weights.min() >= -8 and op.weights.max() <= 7)
+    """Whether a stock op with 4-bit weights computes it: between int8 tensors, weights from -8 to 7."""
+    return bool(op.activation_type == TensorType.INT8 and op.weights.min() >= -8 and op.weights.max() <= 7)
 
 
 #: How each `--target` writes a linear op.
@@ -104,7 +111,7 @@ def _write_stock(graph: Graph, op: LinearOp, weight_type: int) -> list:
     stored = _two_a_byte(weights) if weight_type == TensorType.INT4 else weights
     kernel = graph.add_constant(f"{op.layer}/kernel", stored, weight_type, per_channel(scale, dimension=channels))
     graph.tensor(kernel).shape = np.asarray(weights.shape, np.int32)
-    bias = graph.add_constant(f"{op.layer}/bias", op.bias, TensorType.INT32, per_channel(np.float32(x_scale) * scale))
+    bias = _stock_bias(graph, op, per_channel(np.float32(x_scale) * scale))
     activation, tail = _stock_clamp(graph, op)
     output = op.outputs[0]
     if tail:
@@ -118,6 +125,12 @@ def _write_stock(graph: Graph, op: LinearOp, weight_type: int) -> list:
         builtinOptions=options,
     )
     return [stock, *_bounds(graph, tail, output, op)]
+
+
+def _stock_bias(graph: Graph, op: LinearOp, quantization: Any) -> int:
+    """int64 between int16 tensors: with none, or with int32, the stock op rounds in other ways."""
+    tensor_type = TensorType.INT64 if op.activation_type == TensorType.INT16 else TensorType.INT32
+    return graph.add_constant(f"{op.layer}/bias", op.bias.astype(DTYPES[tensor_type]), tensor_type, quantization)
 
 
 def _stock_layout(op: LinearOp) -> tuple[np.ndarray, int]:
@@ -159,7 +172,7 @@ def _stock_options(graph: Graph, op: LinearOp, activation: int) -> tuple[str, An
 def _version(op: LinearOp, weight_type: int, per_channel: bool) -> int:
     """The first version of a stock op that knows these weights."""
     if op.op == Op.FULLY_CONNECTED:
-        return 12 if per_channel else 4
+        return 12 if per_channel else 7 if op.activation_type == TensorType.INT16 else 4
     if weight_type == TensorType.INT4:
         return 7
     return 6 if op.op == Op.CONV_2D and op.geometry.groups > 1 else 3
@@ -168,17 +181,16 @@ def _version(op: LinearOp, weight_type: int, per_channel: bool) -> int:
 def _stock_clamp(graph: Graph, op: LinearOp) -> tuple[int, list[tuple[str, int]]]:
     """The clamp as a fused activation function, or as (op, code) pairs to follow where no function says it."""
     _, _, y_scale, y_zero = activation_parameters(graph, op)
-    relu6 = int(np.clip(np.rint(6 / y_scale) + y_zero, -128, 127))
-    functions = schema.ActivationFunctionType
+    (first, last), functions = op.code_range, schema.ActivationFunctionType
     for ends, function in (
-        ((-128, 127), functions.NONE),
-        ((max(y_zero, -128), 127), functions.RELU),
-        ((max(y_zero, -128), relu6), functions.RELU6),
+        ((first, last), functions.NONE),
+        ((max(y_zero, first), last), functions.RELU),
+        (clamp_codes(0, 6, (y_scale, y_zero), op.activation_type), functions.RELU6),
     ):
         if op.clamp == ends:
             return function, []
     low, high = op.clamp
-    return functions.NONE, [("MAXIMUM", low)] * (low > -128) + [("MINIMUM", high)] * (high < 127)
+    return functions.NONE, [("MAXIMUM", low)] * (low > first) + [("MINIMUM", high)] * (high < last)
 
 
 def _bounds(graph: Graph, tail: list[tuple[str, int]], tensor: int, op: LinearOp) -> list:
@@ -188,12 +200,15 @@ def _bounds(graph: Graph, tail: list[tuple[str, int]], tensor: int, op: LinearOp
     for position, (name, code) in enumerate(tail):
         last = position == len(tail) - 1
         bound = graph.add_constant(
-            f"{op.layer}/{name.lower()}", np.asarray([code], np.int8), TensorType.INT8, one_scale(y_scale, y_zero)
+            f"{op.layer}/{name.lower()}",
+            np.asarray([code], DTYPES[op.activation_type]),
+            op.activation_type,
+            one_scale(y_scale, y_zero),
         )
         output = op.outputs[0] if last else _like(graph, op.outputs[0], f"{op.layer}/{name.lower()}_bounded")
         operators.append(
             schema.OperatorT(
-                opcodeIndex=graph.operator_code(name, version=2),
+                opcodeIndex=graph.operator_code(name, version=4 if op.activation_type == TensorType.INT16 else 2),
                 inputs=[tensor, bound],
                 outputs=[output],
                 builtinOptionsType=schema.BuiltinOptions.MaximumMinimumOptions,
@@ -217,7 +232,7 @@ def _reshape_to_rows(graph: Graph, op: LinearOp) -> Any:
     x, features = op.inputs[0], op.weights.shape[1]
     rows = int(np.prod(graph.shape(x))) // features
     scale, zero_point = activation_parameters(graph, op)[:2]
-    flat = graph.add_tensor(f"{op.layer}/input", (rows, features), TensorType.INT8, one_scale(scale, zero_point))
+    flat = graph.add_tensor(f"{op.layer}/input", (rows, features), op.activation_type, one_scale(scale, zero_point))
     return graph.reshape(x, flat)
 
 

@@ -13,6 +13,7 @@ from subbyte.kernels import Interpreter
 from .bounds import Bound, keras_bounds
 from .conversion import Conversion
 from .errors import ConversionError
+from .flatbuffer import CODE_RANGES
 from .graph import Graph
 
 
@@ -128,11 +129,12 @@ class _Point:
     in_keras: str | None
     scale: float
     zero_point: int
+    code_range: tuple[int, int]
     bound: Bound | None
 
     def to_codes(self, values: np.ndarray) -> np.ndarray:
         codes = np.rint(values.astype(np.float64) / self.scale) + self.zero_point
-        return np.clip(codes, -128, 127).astype(np.int64)
+        return np.clip(codes, *self.code_range).astype(np.int64)
 
 
 def _points(conversion: Conversion) -> list[_Point]:
@@ -152,13 +154,13 @@ def _points(conversion: Conversion) -> list[_Point]:
 
 
 def _quantized_outputs(graph: Graph) -> dict[str, int]:
-    """The int8 tensors that are or make the model's outputs, by name; without outputs that nothing quantizes."""
+    """The quantized tensors that are or make the model's outputs, by name; without outputs that nothing quantizes."""
     found = {name: _quantized(graph, tensor) for name, tensor in graph.named("outputs").items()}
     return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
 def _quantized(graph: Graph, tensor: int) -> int | None:
-    """The int8 tensor that is or makes an output, if one does."""
+    """The quantized tensor that is or makes an output, if one does."""
     if graph.quantization(tensor) is not None:
         return tensor
     producer = graph.producer(tensor)
@@ -167,10 +169,11 @@ def _quantized(graph: Graph, tensor: int) -> int | None:
     return None
 
 
-def _quantization(graph: Graph, tensor: int) -> tuple[float, int]:
+def _quantization(graph: Graph, tensor: int) -> tuple[float, int, tuple[int, int]]:
+    """(scale, zero point, smallest and largest code)."""
     quantization = graph.quantization(tensor)
-    assert quantization is not None, "a compared tensor is int8"
-    return quantization
+    assert quantization is not None, "a compared tensor is quantized"
+    return *quantization, CODE_RANGES[graph.tensor(tensor).type]
 
 
 def check_inputs(graph: Graph, inputs: dict[str, np.ndarray]) -> int:
@@ -207,9 +210,10 @@ class Exposed:
     def __call__(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         for name, detail in self._inputs.items():
             values = inputs[name]
-            if detail["dtype"] == np.int8:
+            if detail["dtype"] in (np.int8, np.int16):
                 scale, zero_point = detail["quantization"]
-                values = np.clip(np.rint(values / scale) + zero_point, -128, 127)
+                ends = np.iinfo(detail["dtype"])
+                values = np.clip(np.rint(values / scale) + zero_point, ends.min, ends.max)
             self._interpreter.set_tensor(detail["index"], values.astype(detail["dtype"]))
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(index) for index in self._points]
