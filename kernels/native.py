@@ -6,7 +6,7 @@ import ctypes
 from functools import cache
 
 import numpy as np
-from subbyte.schemas.packed_layer import Op, read_header
+from subbyte.schemas.packed_layer import ActivationType, Op, read_header
 
 from .library import delegate_path
 
@@ -29,16 +29,23 @@ def check(data: bytes) -> None:
 
 
 def fully_connected(data: bytes, x: np.ndarray, isa: str | None = None) -> np.ndarray:
-    """One packed layer: int8 [..., K] to int8 [..., N], by the named or the best instruction set."""
+    """One packed layer: int8 or int16 [..., K] to the same [..., N], by the named or the best instruction set."""
     check(data)
     header = read_header(data)
     features, channels = int(header["input_features"]), int(header["output_channels"])
-    if x.dtype != np.int8 or x.shape[-1:] != (features,):
-        raise ValueError(f"x must be int8 [..., {features}], not {x.dtype} {list(x.shape)}")
+    is_int16 = header["activation_type"] == ActivationType.INT16
+    dtype = np.dtype(np.int16 if is_int16 else np.int8)
+    if x.dtype != dtype or x.shape[-1:] != (features,):
+        raise ValueError(f"x must be {dtype} [..., {features}], not {x.dtype} {list(x.shape)}")
     library, chosen = load(), _find_isa(isa)
     x = np.ascontiguousarray(x)
-    output = np.empty((*x.shape[:-1], channels), np.int8)
-    library.subbyte_fully_connected(data, x.ctypes.data, x.size // features, output.ctypes.data, chosen)
+    rows, output = x.size // features, np.empty((*x.shape[:-1], channels), dtype)
+    arguments = (data, x.ctypes.data, rows, output.ctypes.data)
+    if is_int16:
+        scratch = np.empty(library.subbyte_fully_connected_int16_scratch(data, rows), np.int8)
+        library.subbyte_fully_connected_int16(*arguments, scratch.ctypes.data, chosen)
+    else:
+        library.subbyte_fully_connected(*arguments, chosen)
     return output
 
 
@@ -85,6 +92,12 @@ def load(path: str | None = None) -> ctypes.CDLL:
         "subbyte_isa_name": (text, [pointer]),
         "subbyte_isa_runs": (int32, [pointer]),
         "subbyte_fully_connected": (None, [pointer, pointer, int32, pointer, pointer]),
+        "subbyte_fully_connected_int16": (None, [pointer, pointer, int32, pointer, pointer, pointer]),
+        "subbyte_fully_connected_int16_channels": (
+            None,
+            [pointer, pointer, int32, pointer, pointer, pointer, int32, int32],
+        ),
+        "subbyte_fully_connected_int16_scratch": (ctypes.c_size_t, [pointer, int32]),
         "subbyte_conv_2d": (None, [pointer, pointer, int32, int32, int32, pointer, pointer, pointer]),
         "subbyte_conv_2d_part": (
             None,

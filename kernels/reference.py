@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 from subbyte.schemas import PackedLayer
-from subbyte.schemas.packed_layer import Op, Padding
+from subbyte.schemas.packed_layer import ActivationType, Op, Padding
 
 
 def run(layer: PackedLayer, x: np.ndarray) -> np.ndarray:
-    """The layer's op on int8 codes; shapes as in `sums`."""
+    """The layer's op on int8 or int16 codes, as its activations are; shapes as in `sums`."""
     return requantize(sums(layer, x), layer)
 
 
 def fully_connected(layer: PackedLayer, x: np.ndarray) -> np.ndarray:
-    """int8 [..., K] to int8 [..., N]."""
+    """int8 [..., K] to int8 [..., N]; of 16-bit activations from int16 to int16."""
     return run(layer, x)
 
 
@@ -52,9 +52,25 @@ def _patches(layer: PackedLayer, x: np.ndarray) -> np.ndarray:
 
 
 def requantize(sums: np.ndarray, layer: PackedLayer) -> np.ndarray:
-    """Exact sums, [..., N], to int8 codes: one float32 product, ties to even, zero point, clamp."""
+    """Exact sums, [..., N], to codes.
+
+    To int8: one float32 product, ties to even, zero point, clamp. To int16: the exact product, ties away from zero,
+    clamp.
+    """
+    if layer.activation_type == ActivationType.INT16:
+        return _requantize_int16(sums, layer)
     with np.errstate(over="ignore"):
         scaled = np.rint(sums.astype(np.float32) * layer.multiplier.astype(np.float32))
     # Clipped before the conversion to integers, so that no product is too large for it.
     low, high = (end - layer.output_zero_point for end in layer.clamp)
     return (np.clip(scaled, low, high).astype(np.int64) + layer.output_zero_point).astype(np.int8)
+
+
+def _requantize_int16(sums: np.ndarray, layer: PackedLayer) -> np.ndarray:
+    # multiplier = significand / 2^shift; the packer saw to it that significands and sums have 63 bits together.
+    fraction, exponent = np.frexp(layer.multiplier.astype(np.float32))
+    significand, shift = (fraction * 2**24).astype(np.uint64), 24 - exponent
+    product = np.abs(sums).astype(np.uint64) * significand
+    half = np.uint64(1) << np.clip(shift - 1, 0, 62).astype(np.uint64)
+    rounded = np.where(shift > 63, 0, (product + half) >> np.clip(shift, 1, 63).astype(np.uint64))
+    return np.clip(np.sign(sums) * rounded.astype(np.int64), *layer.clamp).astype(np.int16)

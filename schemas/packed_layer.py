@@ -242,7 +242,7 @@ class PackedLayer:
         largest_input, limit = (2**15 + 2**7, LARGEST_INT16_SUM) if self._is_int16 else (2**7, 2**31 - 1)
         room = limit - largest_input * features * largest_weight
         if np.abs(self._stored_bias).max() > room:
-            bits = 39 if self._is_int16 else 32
+            bits = 40 if self._is_int16 else 32
             raise ValueError(f"a bias beyond {room}: with {features} inputs the sum could leave {bits} bits")
 
     def _check_geometry(self) -> None:
@@ -277,7 +277,7 @@ class PackedLayer:
             raise ValueError("16-bit activations: dense layers only")
         if self.input_zero_point or self.output_zero_point:
             raise ValueError("16-bit activations have zero points of 0")
-        if self.multiplier.min() < 0 or self.multiplier.max() >= 2**23:
+        if np.signbit(self.multiplier).any() or self.multiplier.max() >= 2**23:
             raise ValueError("multipliers of 16-bit activations must be from 0 to below 2^23")
 
 
@@ -292,8 +292,8 @@ def split_bias(weights: np.ndarray) -> np.ndarray:
 # |code| <= 255, |x| <= 128: K * 255 * 128 < 2^31.
 MAX_FEATURES = (2**31 - 1) // (255 * 128)
 
-#: Its product with a float32's 24 bits, and half a code more, stay in 64 bits.
-LARGEST_INT16_SUM = 3 * 2**37 - 1
+#: Its product with a float32's 24 bits fits in 63.
+LARGEST_INT16_SUM = 2**39 - 1
 
 _PLAIN_FIELDS = (
     "input_scale",

@@ -88,6 +88,9 @@ enum {
   SUBBYTE_MAX_FEATURES = 65793,
 };
 
+// Largest sum of a layer with 16-bit activations, bias included: its product with 24 bits fits in 63.
+#define SUBBYTE_MAX_INT16_SUM INT64_C(0x7fffffffff)
+
 enum { SUBBYTE_FULLY_CONNECTED = 1, SUBBYTE_CONV_2D = 2, SUBBYTE_DEPTHWISE_CONV_2D = 3 };
 enum { SUBBYTE_LINEAR = 1, SUBBYTE_CODEBOOK = 2 };
 enum { SUBBYTE_PANELS_OF_16_BY_4 = 1 };
@@ -144,10 +147,20 @@ SUBBYTE_API int subbyte_isa_runs(const subbyte_isa *isa);
 
 // output[r, n] = clamp(rint((sum_k weight[n, k] * input[r, k] + bias[n]) * multiplier[n]) + zero point)
 //
-// layer: passed subbyte_check() and is unchanged since.
+// layer: passed subbyte_check(), has activations of 8 bits and is unchanged since.
 // input: int8 [rows, K]; output: int8 [rows, N], not overlapping. isa: runs on this processor.
 SUBBYTE_API void subbyte_fully_connected(const void *layer, const int8_t *input, int32_t rows, int8_t *output,
                                          const subbyte_isa *isa);
+
+// The same of a layer with 16-bit activations, rounded away from zero where it lies halfway; the products are exact.
+//
+// input: int16 [rows, K]; output: int16 [rows, N]. scratch: subbyte_fully_connected_int16_scratch() bytes, of no
+// alignment. Nothing overlaps.
+SUBBYTE_API void subbyte_fully_connected_int16(const void *layer, const int16_t *input, int32_t rows, int16_t *output,
+                                               void *scratch, const subbyte_isa *isa);
+
+// Bytes of scratch memory that subbyte_fully_connected_int16() works in: at most 4 for each of K.
+SUBBYTE_API size_t subbyte_fully_connected_int16_scratch(const void *layer, int32_t rows);
 
 // A convolution, int8 [batch, height, width, C] to int8 [batch, output_height, output_width, N], in the same
 // arithmetic: the window at every output position is a row of K inputs. Also a depthwise one, of which output channel n
@@ -173,6 +186,10 @@ SUBBYTE_API void subbyte_conv_2d_output(const void *layer, int32_t height, int32
 // multiple of 16. `output` is still the whole [rows, N].
 SUBBYTE_API void subbyte_fully_connected_channels(const void *layer, const int8_t *input, int32_t rows, int8_t *output,
                                                   const subbyte_isa *isa, int32_t first, int32_t last);
+
+SUBBYTE_API void subbyte_fully_connected_int16_channels(const void *layer, const int16_t *input, int32_t rows,
+                                                        int16_t *output, void *scratch, const subbyte_isa *isa,
+                                                        int32_t first, int32_t last);
 
 // A layer of a model that `convert-to-tflite --format=c` wrote: a table of these, each for what the one before gave.
 typedef struct subbyte_layer {

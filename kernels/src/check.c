@@ -25,14 +25,20 @@ static int has_known_values(const subbyte_header *h) {
          is_between(h->multiplier_type, SUBBYTE_MULTIPLIER_FLOAT32, SUBBYTE_MULTIPLIER_UFLOAT16) &&
          is_between(h->bias_type, SUBBYTE_BIAS_INT32, SUBBYTE_BIAS_INT16) &&
          is_between(h->padding, SUBBYTE_PADDING_VALID, SUBBYTE_PADDING_SAME) &&
-         (h->accumulator_bits == 32 || h->accumulator_bits == 16) &&
+         (h->accumulator_bits == 64 || h->accumulator_bits == 32 || h->accumulator_bits == 16) &&
          (h->reserved[0] | h->reserved[1] | h->reserved[2]) == 0;
+}
+
+static int is_int16(const subbyte_header *h) {
+  return h->activation_type == SUBBYTE_ACTIVATION_INT16;
 }
 
 // What the format foresees and this library does not compute yet.
 static int is_supported(const subbyte_header *h) {
-  return h->activation_type == SUBBYTE_ACTIVATION_INT8 && h->requantization == SUBBYTE_REQUANTIZE_FLOAT32 &&
-         h->accumulator_bits == 32 && h->scale_block == 0;
+  const int is_computed = is_int16(h) ? h->requantization == SUBBYTE_REQUANTIZE_FIXED_POINT &&
+                                            h->accumulator_bits == 64 && h->op == SUBBYTE_FULLY_CONNECTED
+                                      : h->requantization == SUBBYTE_REQUANTIZE_FLOAT32 && h->accumulator_bits == 32;
+  return is_computed && h->scale_block == 0;
 }
 
 static int has_good_shape(const subbyte_header *h) {
@@ -62,10 +68,17 @@ static int has_good_geometry(const subbyte_header *h) {
   return h->op == SUBBYTE_FULLY_CONNECTED ? is_fully_connected(h) : is_convolution(h);
 }
 
-static int has_good_activations(const subbyte_header *h) {
+static int has_good_codes(const subbyte_header *h) {
+  if (is_int16(h)) {
+    return h->input_zero_point == 0 && h->output_zero_point == 0 && h->clamp_min <= h->clamp_max;
+  }
   return is_between(h->input_zero_point, INT8_MIN, INT8_MAX) && is_between(h->output_zero_point, INT8_MIN, INT8_MAX) &&
-         is_between(h->clamp_min, INT8_MIN, h->clamp_max) && h->clamp_max <= INT8_MAX && h->input_scale > 0 &&
-         is_finite(h->input_scale) && h->output_scale > 0 && is_finite(h->output_scale);
+         is_between(h->clamp_min, INT8_MIN, h->clamp_max) && h->clamp_max <= INT8_MAX;
+}
+
+static int has_good_activations(const subbyte_header *h) {
+  return has_good_codes(h) && h->input_scale > 0 && is_finite(h->input_scale) && h->output_scale > 0 &&
+         is_finite(h->output_scale);
 }
 
 static int has_good_decode(const subbyte_header *h) {
@@ -125,9 +138,11 @@ static int32_t largest_weight(const uint8_t *layer, const subbyte_header *h) {
   return largest;
 }
 
-// The sum and its bias must fit in 32 bits for every input.
+// The sum and its bias must fit in 32 bits for every input; of 16-bit activations in 40.
 static int has_good_biases(const uint8_t *layer, const subbyte_header *h) {
-  int64_t room = INT32_MAX - (int64_t)h->input_features * largest_weight(layer, h) * 128;
+  const int64_t largest_sum = is_int16(h) ? SUBBYTE_MAX_INT16_SUM : INT32_MAX;
+  const int64_t largest_input = is_int16(h) ? 32768 + 128 : 128; // and 128 more are in the bias
+  const int64_t room = largest_sum - largest_input * h->input_features * largest_weight(layer, h);
   for (int32_t channel = 0; channel < h->output_channels; ++channel) {
     int64_t bias = subbyte_load_bias(layer, h, channel);
     if (bias > room || bias < -room) {
@@ -137,9 +152,17 @@ static int has_good_biases(const uint8_t *layer, const subbyte_header *h) {
   return 1;
 }
 
+// From 0 to below 2^23; its sign, too, is 0.
+static int is_int16_multiplier(float multiplier) {
+  uint32_t bits;
+  memcpy(&bits, &multiplier, sizeof bits);
+  return bits >> 23 < 150;
+}
+
 static int has_good_multipliers(const uint8_t *layer, const subbyte_header *h) {
   for (int32_t channel = 0; channel < h->output_channels; ++channel) {
-    if (!is_finite(subbyte_load_multiplier(layer, h, channel))) {
+    const float multiplier = subbyte_load_multiplier(layer, h, channel);
+    if (!is_finite(multiplier) || (is_int16(h) && !is_int16_multiplier(multiplier))) {
       return 0;
     }
   }
@@ -206,15 +229,21 @@ const char *subbyte_message(subbyte_status status) {
       [SUBBYTE_WRONG_VERSION] = "a packed layer of another version than 1: convert the model again or update subbyte",
       [SUBBYTE_WRONG_SIZE] = "the packed layer's size is not the tensor's: the file was cut or changed",
       [SUBBYTE_UNKNOWN_VALUE] = "a field holds a value that version 1 does not know: update subbyte",
-      [SUBBYTE_UNSUPPORTED] = "a packed layer of a kind that this kernel does not compute: update subbyte",
+      [SUBBYTE_UNSUPPORTED] =
+          "a packed layer of a kind that this kernel does not compute (16-bit activations: dense layers only): update "
+          "subbyte",
       [SUBBYTE_BAD_BITS] = "weight_bits must be 1 to 8",
       [SUBBYTE_BAD_SHAPE] = "input_features must be 1 to 65793 and output_channels at least 1",
       [SUBBYTE_BAD_GEOMETRY] = "window, stride, dilation, groups and channels do not fit each other or the op",
-      [SUBBYTE_BAD_ACTIVATION] = "zero points and clamp must be int8 with clamp_min <= clamp_max, scales positive",
+      [SUBBYTE_BAD_ACTIVATION] =
+          "zero points and clamp must be int8, or of 16-bit activations 0 and int16, with clamp_min "
+          "<= clamp_max, scales positive",
       [SUBBYTE_BAD_DECODE] = "weights must be -128 to 127, by code_offset and a positive code_step or by a codebook",
       [SUBBYTE_BAD_SECTION] = "a section lies outside the tensor, is misaligned, missing, or there without need",
-      [SUBBYTE_BAD_MULTIPLIER] = "a multiplier is not finite",
-      [SUBBYTE_BAD_BIAS] = "a bias is so large that a sum may leave 32 bits, or bias_shift is above 15",
+      [SUBBYTE_BAD_MULTIPLIER] = "a multiplier is not finite, or of 16-bit activations not from 0 to below 2^23",
+      [SUBBYTE_BAD_BIAS] =
+          "a bias is so large that a sum may leave 32 bits (of 16-bit activations 40), or bias_shift is "
+          "above 15",
   };
   const unsigned number = (unsigned)status;
   return number < SUBBYTE_STATUS_COUNT ? messages[number] : "unknown status";

@@ -20,15 +20,15 @@ typedef struct subbyte_records {
   int32_t first, channels; // a multiple of 16, so that loops run over whole vectors
 } subbyte_records;
 
-SUBBYTE_FINISH_INLINE uint32_t subbyte_bias(const uint8_t *biases, int type, int32_t shift, int32_t c) {
+SUBBYTE_FINISH_INLINE int32_t subbyte_stored_bias(const uint8_t *biases, int type, int32_t c) {
   if (type == SUBBYTE_BIAS_INT32) {
-    uint32_t bias;
+    int32_t bias;
     memcpy(&bias, biases + sizeof bias * (size_t)c, sizeof bias);
-    return bias << shift;
+    return bias;
   }
   int16_t bias;
   memcpy(&bias, biases + sizeof bias * (size_t)c, sizeof bias);
-  return (uint32_t)bias << shift;
+  return bias;
 }
 
 SUBBYTE_FINISH_INLINE float subbyte_multiplier(const uint8_t *multipliers, int type, int32_t c) {
@@ -59,7 +59,7 @@ SUBBYTE_FINISH_INLINE void subbyte_requantize(const subbyte_header *header, cons
   const uint32_t step = header->decode == SUBBYTE_LINEAR ? (uint32_t)header->code_step : 1;
   const float smallest = (float)(header->clamp_min - zero_point), largest = (float)(header->clamp_max - zero_point);
   for (int32_t c = 0; c < records->channels; ++c) {
-    const uint32_t bias = subbyte_bias(records->biases, bias_type, shift, c);
+    const uint32_t bias = (uint32_t)subbyte_stored_bias(records->biases, bias_type, c) << shift;
     const int32_t sum = (int32_t)(step * (uint32_t)sums[c] + offset + bias);
     float value = (float)sum * subbyte_multiplier(records->multipliers, multiplier_type, c);
     value = value > smallest ? value : smallest;
