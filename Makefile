@@ -26,7 +26,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 KERAS_TESTS := $(wildcard tests/test_keras_layers_*.py) $(patsubst %,tests/test_converter_%.py,nets models command conv) \
   tests/test_keyword_spotting_pipeline.py
 
-.PHONY: help demo test lint format bench accuracy tfmot fuzz test-arm64 test-wheels test-oldest clean
+.PHONY: help demo test lint format bench accuracy tfmot accelerator fuzz test-arm64 test-wheels test-oldest clean
 
 help:
 	@grep -hoE '^[a-z-]+:.*## .*' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -74,6 +74,9 @@ accuracy: $(READY) ## five seeds of M0, M4, DS-CNN and TC-ResNet; published mode
 
 tfmot: $(READY) ## TFMOT's own int8 training beside ours on three models: ten minutes
 	$(BIN)/python -m benchmarks.tfmot_comparison
+
+accelerator: $(READY) ## sizes and times on Arm's Ethos-U, as its compiler Vela estimates them: some minutes
+	$(BIN)/python -m benchmarks.accelerator
 
 FUZZ_SECONDS ?= 300
 fuzz: $(READY) ## coverage-guided fuzzing of the kernels for FUZZ_SECONDS; needs clang
