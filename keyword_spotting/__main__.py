@@ -1,4 +1,4 @@
-"""python -m subbyte.keyword_spotting train|evaluate|demo"""
+"""python -m subbyte.keyword_spotting train|evaluate|report|demo"""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from subbyte.converter.logs import silence_native_logs
 
@@ -14,7 +15,7 @@ from .train import Recipe, train
 
 
 def parser() -> argparse.ArgumentParser:
-    """The three commands and their flags."""
+    """The commands and their flags."""
     top = argparse.ArgumentParser(prog="python -m subbyte.keyword_spotting", description="Small-footprint wake words.")
     commands = top.add_subparsers(dest="command", required=True)
     everywhere = argparse.ArgumentParser(add_help=False)
@@ -31,6 +32,13 @@ def parser() -> argparse.ArgumentParser:
     add.add_argument("--model", required=True, help="a .keras or .tflite file")
     add.add_argument("--normalization", help="default: the .npz beside the model")
     add.add_argument("--split", default="test", choices=("train", "dev", "test"))
+
+    add = commands.add_parser("report", parents=[everywhere], help="compare model files in one HTML page")
+    add.add_argument("--models", required=True, nargs="+", help=".tflite files, packed or stock")
+    add.add_argument("--float", help="a float .keras file, which the others are compared with; else the first of them")
+    add.add_argument("--normalization", help="of all models; default: the .npz beside each")
+    add.add_argument("--split", default="test", choices=("train", "dev", "test"))
+    add.add_argument("--output", required=True, help="the .html file")
 
     add = commands.add_parser("demo", parents=[everywhere], help="train, pack, check and compare float and 4 bits")
     add.add_argument("--output_dir", default="build/demo")
@@ -73,6 +81,34 @@ def run_evaluate(flags: argparse.Namespace) -> None:
     Console().print(report_table([(flags.model, report(logits, split))], f"{flags.split} split, {dataset.source}"))
 
 
+def run_report(flags: argparse.Namespace) -> None:
+    """Writes a page that compares model files on one split."""
+    from rich.console import Console
+    from subbyte.converter import page
+    from subbyte.converter.files import check_writable, write_atomically
+
+    from .data import Dataset
+    from .report import read, report_page
+
+    output, console = Path(flags.output), Console()
+    if output.suffix not in (".html", ".htm"):
+        raise ValueError(f"--output={output}: the page's name must end in .html")
+    check_writable(output)
+    page.require()
+    paths = ([flags.float] if flags.float else []) + flags.models
+    stems = [Path(path).stem for path in paths]
+    names = stems if len(set(stems)) == len(stems) else paths
+    if len(set(names)) < len(names):
+        raise ValueError("--models: a file is named twice")
+    dataset = Dataset.load(flags.data_dir, progress=True)
+    split = dataset.split(flags.split)
+    with console.status("running the models"):
+        models = [read(path, split, name, flags.normalization) for path, name in zip(paths, names, strict=True)]
+        html = report_page(models, split, f"Wake words, {flags.split} split", dataset.source)
+    write_atomically(output, html.encode())
+    console.print(f"Wrote {output}", soft_wrap=True, highlight=False)
+
+
 def run_demo(flags: argparse.Namespace) -> None:
     """See `demo`."""
     from .demo import demo
@@ -85,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     flags = parser().parse_args(arguments)
     try:
-        {"train": run_train, "evaluate": run_evaluate, "demo": run_demo}[flags.command](flags)
+        {"train": run_train, "evaluate": run_evaluate, "report": run_report, "demo": run_demo}[flags.command](flags)
     except (ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
