@@ -159,7 +159,7 @@ class ActivationQuantizer(tf.keras.layers.Layer):
 
         Gradients pass straight through between the bounds.
         """
-        rounded = tf.round if self._container_bits == 8 else numerics.round_half_up
+        rounded = tf.round if self._container_bits == 8 else numerics.round_half_away
         return numerics.straight_through_inside(
             lambda x: scale * rounded(tf.clip_by_value(x, low, high) / scale), x, low, high
         )

@@ -72,10 +72,12 @@ def round_to_odd(x: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.bitcast(bits, tf.float32), x.dtype)
 
 
-def round_half_up(x: tf.Tensor) -> tf.Tensor:
-    """Nearest integer, halves upwards, as TFLite's kernels round to int16 codes; no gradient."""
-    below = tf.floor(x)
-    return below + tf.cast(x - below >= 0.5, x.dtype)  # the difference is exact, x + 0.5 would not be
+def round_half_away(x: tf.Tensor) -> tf.Tensor:
+    """Nearest integer, halves away from zero, as TFLite's kernels round to int16 codes; no gradient."""
+    size = tf.abs(x)
+    below = tf.floor(size)
+    # The difference is exact, size + 0.5 would not be.
+    return tf.sign(x) * (below + tf.cast(size - below >= 0.5, x.dtype))
 
 
 def to_float32_sticky(x: tf.Tensor) -> tf.Tensor:

@@ -23,7 +23,7 @@ def expected_outputs(kind, x, max_value, bits, power_of_two, stage):
         scale = 2.0 ** np.ceil(np.log2(scale))
     top = high * scale if kind != "relu" else min(high * scale, max_value)
     bounded = np.clip(x, low * scale, top)
-    rounded = np.rint if bits <= 8 else lambda v: np.floor(v + 0.5)
+    rounded = np.rint if bits <= 8 else lambda v: np.sign(v) * np.floor(np.abs(v) + 0.5)
     return scale * rounded(bounded / scale) if stage == 2 else bounded
 
 
@@ -60,12 +60,12 @@ def test_ties_go_to_even(training):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_ties_of_16_bits_go_up(training):
+def test_ties_of_16_bits_go_away_from_zero(training):
     layer = ql.QuantActivation(4.0, bits=16)
     layer.build((4,))
     ql.set_stage(layer, 2)
     steps = np.array([0.5, 1.5, 2.5, -0.5, -1.5, 32766.5, 0.49999997], np.float32)
-    np.testing.assert_array_equal(layer(steps / 8192, training=training) * 8192, [1, 2, 3, 0, -1, 32767, 0])
+    np.testing.assert_array_equal(layer(steps / 8192, training=training) * 8192, [1, 2, 3, -1, -2, 32767, 0])
 
 
 @pytest.mark.parametrize("training", [True, False])

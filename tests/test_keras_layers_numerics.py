@@ -44,8 +44,8 @@ def test_sticky_float32_rounds_to_16_bits_as_float64_does(mode):
     codes = np.concatenate([rng.uniform(-40000, 40000, 20000), rng.integers(-40000, 40000, 20000) + 0.5, [0.0]])
     # Next to ties by less than float32 tells.
     codes = np.concatenate([codes, codes + 2.0**-30, codes - 2.0**-30])
-    found = mode(lambda x: numerics.round_half_up(numerics.to_float32_sticky(x)))(tf.constant(codes)).numpy()
-    np.testing.assert_array_equal(found, np.floor(codes + 0.5))
+    found = mode(lambda x: numerics.round_half_away(numerics.to_float32_sticky(x)))(tf.constant(codes)).numpy()
+    np.testing.assert_array_equal(found, np.sign(codes) * np.floor(np.abs(codes) + 0.5))
     assert not np.array_equal(np.floor(codes.astype(np.float32) + np.float32(0.5)), np.floor(codes + 0.5))
 
 
