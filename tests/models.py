@@ -13,7 +13,7 @@ INT16 = ENUMS["ActivationType"].INT16
 
 OP_NAME = "SubbyteFullyConnected"
 OP_NAMES = {1: OP_NAME, 2: "SubbyteConv2D", 3: "SubbyteDepthwiseConv2D"}
-_TYPES = {"int8": schema.TensorType.INT8, "uint8": schema.TensorType.UINT8, "float32": schema.TensorType.FLOAT32}
+_TYPES = {name: getattr(schema.TensorType, name.upper()) for name in ("int8", "int16", "int64", "uint8", "float32")}
 
 
 @dataclass
@@ -70,13 +70,14 @@ class Model:
         packed = layer.pack() if packed is None else packed
         constant = self.tensor([len(packed)], "uint8", data=packed)
         shape = [*self.tensors[x].shape[:-1], layer.codes.shape[0]]
-        output = self.tensor(shape, scale=layer.output_scale, zero_point=layer.output_zero_point, name=name)
+        dtype = layer.activation_dtype.name
+        output = self.tensor(shape, dtype, layer.output_scale, layer.output_zero_point, name=name)
         self.custom([x, constant], [output], OP_NAMES[layer.op])
         return output
 
     def input_for(self, layer: PackedLayer, leading=(1,)) -> int:
         shape = [*leading, layer.codes.shape[1]]
-        return self.tensor(shape, scale=layer.input_scale, zero_point=layer.input_zero_point)
+        return self.tensor(shape, layer.activation_dtype.name, layer.input_scale, layer.input_zero_point)
 
     def finish(self, inputs, outputs) -> bytes:
         graph = schema.SubGraphT()

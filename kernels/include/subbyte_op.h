@@ -15,7 +15,7 @@ extern "C" {
 
 // An activation tensor, as the runtime describes it.
 typedef struct subbyte_activation {
-  int is_int8;
+  int32_t code_bytes; // 1: int8; 2: int16; 0: another type
   float scale;
   int32_t zero_point;
   const int *shape; // [..., K] and [..., N], or [batch, height, width, channels]
@@ -27,6 +27,7 @@ typedef struct subbyte_activation {
 typedef struct subbyte_op {
   const void *layer;
   int32_t kind;                 // SUBBYTE_FULLY_CONNECTED, ...
+  int32_t code_bytes;           // of inputs and outputs: 1 or 2
   int32_t rows;                 // of a fully connected layer's input
   int32_t batch, height, width; // of a convolution's input
   int32_t output_height, output_width, output_channels;
@@ -44,7 +45,8 @@ SUBBYTE_API const char *subbyte_fit_op(subbyte_op *op, int32_t kind, const void 
 // The output has the input's rank and this size in each dimension.
 SUBBYTE_API int32_t subbyte_output_dimension(const subbyte_op *op, const subbyte_activation *input, int32_t dimension);
 
-SUBBYTE_API void subbyte_run_op(const subbyte_op *op, const int8_t *input, int8_t *output, void *scratch,
+// input, output: int8 or int16, as the op's activations are.
+SUBBYTE_API void subbyte_run_op(const subbyte_op *op, const void *input, void *output, void *scratch,
                                 const subbyte_isa *isa);
 
 #ifdef __cplusplus

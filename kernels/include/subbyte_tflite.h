@@ -26,8 +26,9 @@ struct OpData {
 };
 
 inline subbyte_activation Describe(const TfLiteTensor &tensor) {
-  return {tensor.type == kTfLiteInt8, tensor.params.scale, tensor.params.zero_point,
-          tensor.dims->data,          tensor.dims->size,   tensor.bytes};
+  const int32_t code_bytes = tensor.type == kTfLiteInt8 ? 1 : tensor.type == kTfLiteInt16 ? 2 : 0;
+  return {code_bytes,        tensor.params.scale, tensor.params.zero_point,
+          tensor.dims->data, tensor.dims->size,   tensor.bytes};
 }
 
 inline TfLiteStatus Report(TfLiteContext *context, const char *fault) {
@@ -93,8 +94,8 @@ template <int kind> TfLiteStatus Prepare(TfLiteContext *context, TfLiteNode *nod
 
 inline TfLiteStatus Invoke(TfLiteContext *context, TfLiteNode *node) {
   const OpData *data = static_cast<const OpData *>(node->user_data);
-  subbyte_run_op(&data->op, context->tensors[node->inputs->data[0]].data.int8,
-                 context->tensors[node->outputs->data[0]].data.int8, context->tensors[data->scratch].data.raw,
+  subbyte_run_op(&data->op, context->tensors[node->inputs->data[0]].data.raw,
+                 context->tensors[node->outputs->data[0]].data.raw, context->tensors[data->scratch].data.raw,
                  data->isa);
   return kTfLiteOk;
 }

@@ -46,8 +46,9 @@ private:
 };
 
 inline subbyte_activation DescribeMicro(const TfLiteTensor &tensor) {
-  return {tensor.type == kTfLiteInt8, tensor.params.scale, tensor.params.zero_point,
-          tensor.dims->data,          tensor.dims->size,   tensor.bytes};
+  const int32_t code_bytes = tensor.type == kTfLiteInt8 ? 1 : tensor.type == kTfLiteInt16 ? 2 : 0;
+  return {code_bytes,        tensor.params.scale, tensor.params.zero_point,
+          tensor.dims->data, tensor.dims->size,   tensor.bytes};
 }
 
 inline TfLiteStatus ReportMicro(const char *fault) {
@@ -83,7 +84,7 @@ template <int kind> TfLiteStatus PrepareMicro(TfLiteContext *context, TfLiteNode
   if (fault != nullptr) {
     return ReportMicro(fault);
   }
-  size_t bytes = 1;
+  size_t bytes = static_cast<size_t>(data->op.code_bytes);
   for (int32_t i = 0; i < x.rank; ++i) {
     bytes *= static_cast<size_t>(subbyte_output_dimension(&data->op, &x, i));
   }
@@ -99,8 +100,8 @@ template <int kind> TfLiteStatus PrepareMicro(TfLiteContext *context, TfLiteNode
 inline TfLiteStatus InvokeMicro(TfLiteContext *context, TfLiteNode *node) {
   const MicroOpData *data = static_cast<const MicroOpData *>(node->user_data);
   void *scratch = data->scratch >= 0 ? context->GetScratchBuffer(context, data->scratch) : nullptr;
-  subbyte_run_op(&data->op, tflite::micro::GetEvalInput(context, node, 0)->data.int8,
-                 tflite::micro::GetEvalOutput(context, node, 0)->data.int8, scratch, data->isa);
+  subbyte_run_op(&data->op, tflite::micro::GetEvalInput(context, node, 0)->data.data,
+                 tflite::micro::GetEvalOutput(context, node, 0)->data.data, scratch, data->isa);
   return kTfLiteOk;
 }
 

@@ -23,8 +23,10 @@ static int has_values(const subbyte_activation *tensor, float scale, int32_t zer
 // What is wrong between the header and the types and scales around it, or NULL.
 static const char *find_value_fault(const subbyte_header *header, const subbyte_activation *input,
                                     const subbyte_activation *output) {
-  if (!input->is_int8 || !output->is_int8) {
-    return "the first input and the output must be int8";
+  const int32_t code_bytes = header->activation_type == SUBBYTE_ACTIVATION_INT16 ? 2 : 1;
+  if (input->code_bytes != code_bytes || output->code_bytes != code_bytes) {
+    return code_bytes == 2 ? "the first input and the output must be int16" // as the layer was packed for
+                           : "the first input and the output must be int8";
   }
   if (!has_values(input, header->input_scale, header->input_zero_point)) {
     return "the input's scale and zero point are not those the layer was packed for: convert the model again";
@@ -54,7 +56,12 @@ static const char *fit_rows(subbyte_op *op, const subbyte_header *header, const 
     return fault;
   }
   op->rows = multiply(input->shape, input->rank - 1);
-  return op->rows >= 0 && input->bytes == (size_t)op->rows * (size_t)header->input_features ? NULL : fault;
+  const size_t row_bytes = (size_t)op->code_bytes * (size_t)header->input_features;
+  if (op->rows < 0 || input->bytes != (size_t)op->rows * row_bytes) {
+    return fault;
+  }
+  op->scratch_bytes = op->code_bytes == 2 ? subbyte_fully_connected_int16_scratch(op->layer, op->rows) : 0;
+  return NULL;
 }
 
 // Sets those of a convolution's input [batch, height, width, channels] and of its output.
@@ -99,6 +106,7 @@ const char *subbyte_fit_op(subbyte_op *op, int32_t kind, const void *layer, size
   memset(op, 0, sizeof *op);
   op->layer = layer;
   op->kind = kind;
+  op->code_bytes = input->code_bytes;
   op->output_channels = header.output_channels;
   if (input->shape == NULL) {
     return "the input has no shape";
@@ -119,8 +127,10 @@ int32_t subbyte_output_dimension(const subbyte_op *op, const subbyte_activation 
   return input->shape[dimension];
 }
 
-void subbyte_run_op(const subbyte_op *op, const int8_t *input, int8_t *output, void *scratch, const subbyte_isa *isa) {
-  if (op->kind == SUBBYTE_FULLY_CONNECTED) {
+void subbyte_run_op(const subbyte_op *op, const void *input, void *output, void *scratch, const subbyte_isa *isa) {
+  if (op->code_bytes == 2) {
+    subbyte_fully_connected_int16(op->layer, input, op->rows, output, scratch, isa);
+  } else if (op->kind == SUBBYTE_FULLY_CONNECTED) {
     subbyte_fully_connected(op->layer, input, op->rows, output, isa);
   } else {
     subbyte_conv_2d(op->layer, input, op->batch, op->height, op->width, output, scratch, isa);

@@ -10,7 +10,7 @@ typedef struct subbyte_plan {
   subbyte_op op;
   int32_t features;     // of its input; of a convolution, of a window
   int32_t threads;      // that it is worth; 1 for a small layer
-  int32_t parts;        // of channels, of rows, or of the output of a convolution
+  int32_t parts;        // of channels, of rows, or of the output of a convolution; each has scratch memory of its own
   int is_cut_by_rows;   // a fully connected layer
   size_t scratch_bytes; // that all of them need
 } subbyte_plan;
@@ -19,7 +19,7 @@ typedef struct subbyte_plan {
 subbyte_plan subbyte_plan_op(const subbyte_op *op, int32_t threads);
 
 // As subbyte_run_op(), by the threads of `pool`.
-void subbyte_run_plan(const subbyte_plan *plan, const int8_t *input, int8_t *output, void *scratch,
-                      const subbyte_isa *isa, subbyte_pool *pool);
+void subbyte_run_plan(const subbyte_plan *plan, const void *input, void *output, void *scratch, const subbyte_isa *isa,
+                      subbyte_pool *pool);
 
 #endif

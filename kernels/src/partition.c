@@ -107,8 +107,13 @@ static int is_writable(const TfLiteTensor *tensor) {
 
 static subbyte_activation describe(const TfLiteTensor *tensor) {
   const TfLiteIntArray *shape = tensor->dims;
-  return (subbyte_activation){tensor->type == kTfLiteInt8, tensor->params.scale,    tensor->params.zero_point,
-                              shape ? shape->data : NULL,  shape ? shape->size : 0, tensor->bytes};
+  const int32_t code_bytes = tensor->type == kTfLiteInt8 ? 1 : tensor->type == kTfLiteInt16 ? 2 : 0;
+  return (subbyte_activation){code_bytes,
+                              tensor->params.scale,
+                              tensor->params.zero_point,
+                              shape ? shape->data : NULL,
+                              shape ? shape->size : 0,
+                              tensor->bytes};
 }
 
 static TfLiteStatus resize_output(TfLiteContext *context, const subbyte_op *layer, const subbyte_activation *input,

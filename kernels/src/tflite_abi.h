@@ -27,7 +27,7 @@ _Static_assert(sizeof(void *) == 8, "a 32-bit runtime needs its official headers
 
 typedef enum TfLiteStatus { kTfLiteOk = 0, kTfLiteError = 1 } TfLiteStatus;
 
-typedef enum TfLiteType { kTfLiteUInt8 = 3, kTfLiteInt8 = 9 } TfLiteType;
+typedef enum TfLiteType { kTfLiteUInt8 = 3, kTfLiteInt16 = 7, kTfLiteInt8 = 9 } TfLiteType;
 
 typedef enum TfLiteAllocationType {
   kTfLiteMmapRo = 1,

@@ -8,7 +8,7 @@
 #include <cstring>
 
 enum TfLiteStatus { kTfLiteOk = 0, kTfLiteError = 1 };
-enum TfLiteType { kTfLiteUInt8 = 3, kTfLiteInt8 = 9 };
+enum TfLiteType { kTfLiteUInt8 = 3, kTfLiteInt16 = 7, kTfLiteInt8 = 9 };
 enum TfLiteAllocationType { kTfLiteMmapRo = 1, kTfLiteArenaRw = 2 };
 
 struct TfLiteIntArray {
