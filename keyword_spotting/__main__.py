@@ -1,4 +1,4 @@
-"""python -m subbyte.keyword_spotting train|evaluate|report|demo"""
+"""python -m subbyte.keyword_spotting train|evaluate|report|demo|listen"""
 
 from __future__ import annotations
 
@@ -44,6 +44,22 @@ def parser() -> argparse.ArgumentParser:
     add.add_argument("--output_dir", default="build/demo")
     add.add_argument("--seed", type=int, default=0)
     add.add_argument("--updates", type=int, default=Recipe.updates, help="of stage 1; default: %(default)s")
+
+    add = commands.add_parser("listen", help="tell the keywords in a recording or before a microphone")
+    add.add_argument("--model", required=True, help="a .tflite file")
+    add.add_argument("--normalization", help="default: the .npz beside the model")
+    add.add_argument("--keywords", help="names of the outputs, with commas; default: those in the normalization file")
+    source = add.add_mutually_exclusive_group(required=True)
+    source.add_argument("--wav", help="a WAV or FLAC file, of any rate and length")
+    source.add_argument("--microphone", action="store_true", help="listen until interrupted")
+    add.add_argument("--device", help="number or name of the microphone; default: the system's")
+    add.add_argument("--seconds", type=float, help="stop after so much audio")
+    add.add_argument("--threshold", type=float, default=0.8, help="of the mean posterior; default: %(default)s")
+    add.add_argument(
+        "--hop", type=int, default=3, help="10 ms frames from one run of the model to the next: %(default)s"
+    )
+    add.add_argument("--average", type=int, default=15, help="10 ms frames whose posteriors are averaged: %(default)s")
+    add.add_argument("--lockout", type=int, default=100, help="silent 10 ms frames after a detection: %(default)s")
     return top
 
 
@@ -116,12 +132,34 @@ def run_demo(flags: argparse.Namespace) -> None:
     demo(flags.output_dir, flags.data_dir, flags.seed, flags.updates)
 
 
+def run_listen(flags: argparse.Namespace) -> None:
+    """Prints detections as they come, and at the end what they cost."""
+    from .listen import file_blocks, first_seconds, listen, load_detector, microphone_blocks
+
+    keywords = flags.keywords.split(",") if flags.keywords else None
+    settings = {name: getattr(flags, name) for name in ("hop", "average", "lockout")}
+    detector = load_detector(flags.model, flags.normalization, keywords, flags.threshold, **settings)
+    blocks = microphone_blocks(flags.device) if flags.microphone else file_blocks(flags.wav)
+    if flags.seconds is not None:
+        blocks = first_seconds(blocks, flags.seconds)
+    print(listen(detector, blocks, lambda found: print(found, flush=True)))
+
+
+COMMANDS = {
+    "train": run_train,
+    "evaluate": run_evaluate,
+    "report": run_report,
+    "demo": run_demo,
+    "listen": run_listen,
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit status: 1 after bad input, told in one line."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     flags = parser().parse_args(arguments)
     try:
-        {"train": run_train, "evaluate": run_evaluate, "report": run_report, "demo": run_demo}[flags.command](flags)
+        COMMANDS[flags.command](flags)
     except (ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -63,6 +63,9 @@ class Detection:
     time_s: float
     score: float
 
+    def __str__(self) -> str:
+        return f"{self.time_s:9.2f} s  {self.keyword}  {math.exp(self.score):.3f}"
+
 
 @dataclass(frozen=True)
 class Track:

@@ -1,7 +1,7 @@
 """Continuous streams with keywords at known times, and what a detector does on them, counted as on a device.
 
     stream = make_stream(Recordings.of("test"), background=10.0)
-    track = detector.track(mel_energies(stream.audio))
+    track = detector.track(stream.energies)
     counts = count_events(stream, [track])                       # metrics.Counts, at every threshold
 
 A stream is recordings one after the other in random order, each followed by a gap: clips with a keyword, sentences
@@ -71,6 +71,14 @@ class Stream:
     def seconds(self) -> float:
         """The length of the audio."""
         return len(self.audio) / SAMPLE_RATE
+
+    @functools.cached_property
+    def energies(self) -> NDArray[np.float32]:
+        """`features.mel_energies` of the audio [frames, MEL_BINS], computed once for all detectors."""
+        step = 1000  # frames at once: an hour's would need gigabytes
+        starts = range(0, (len(self.audio) - FRAME_LENGTH) // FRAME_STEP + 1, step)
+        samples = (step - 1) * FRAME_STEP + FRAME_LENGTH
+        return np.concatenate([mel_energies(self.audio[at * FRAME_STEP :][:samples]) for at in starts])
 
 
 def make_stream(
