@@ -232,7 +232,21 @@ def _convert(module: Any, concrete: Any, optimizations: list[Any] | None = None)
             converter.optimizations = [tf.lite.Optimize.DEFAULT] if optimizations is None else optimizations
             return bytes(converter.convert())
         except Exception as error:  # whatever the model's ops make TensorFlow raise
-            raise ConversionError(f"TensorFlow's converter refuses the model: {_reason(error)}") from error
+            reason = _no_16_bits(error, concrete) or f"TensorFlow's converter refuses the model: {_reason(error)}"
+            raise ConversionError(reason) from error
+
+
+def _no_16_bits(error: Exception, concrete: Any) -> str | None:
+    """Why a model fails whose stock op TensorFlow cannot quantize to 16 bits: it writes an op that it then refuses."""
+    found = re.search(r'fused\["\w+:", "([^"@]+)[^"]*"\].*\'tfl\.(\w+)\' op ', str(error))
+    graph = concrete.graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    if found is None or all(node.attr["num_bits"].i != 16 for node in nodes if "FakeQuant" in node.op):
+        return None
+    return (
+        f"TensorFlow's converter has no {found[2].replace('_', ' ')} of 16-bit activations ({found[1]}): give the "
+        "activation quantizers in front of it 8 bits or fewer, or take it out of the model"
+    )
 
 
 def _drop_rounding(path: Path) -> None:
