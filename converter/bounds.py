@@ -53,9 +53,9 @@ def _behind_linear(graph: Graph, op: LinearOp, before: Bound) -> Bound:
     x_scale, _, y_scale, _ = activation_parameters(graph, op)
     multiplier = x_scale * op.weight_scale.astype(np.float64) / y_scale
     rounded = not (op.exact and all(math.frexp(scale)[0] == 0.5 for scale in (x_scale, y_scale)))
-    own = float(multiplier.max()) / 2 if rounded else 0.0
+    own = float(multiplier.max()) * op.bias_unit / 2 if rounded else 0.0
     grown = before.share * float((np.abs(op.weights).sum(axis=1) * multiplier).max())
-    return Bound(min(1.0, own + grown), before.codes + rounded)
+    return Bound(min(1.0, own + grown), before.codes + math.ceil(own))
 
 
 def _only_moves(graph: Graph, op: object) -> bool:

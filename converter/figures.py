@@ -113,7 +113,8 @@ def stacked_bars(name: str, rows: Mapping[str, Mapping[str, float]], unit: str, 
         for position, total in zip(positions, left, strict=True):
             axes.annotate(f"{total:,.0f}", (total, position), (4, 0), textcoords="offset points", va="center")
         axes.set_xlim(0, 1.17 * left.max())
-        _rows(axes, list(rows), unit, columns=len(parts))
+        _rows(axes, list(rows), unit)
+        _legend(axes, list(parts))
 
     return svg(name, draw, 0.85 + 0.3 * len(rows), label)
 
@@ -126,12 +127,13 @@ def grouped_bars(name: str, rows: Sequence[str], series: Mapping[str, Sequence[f
         for number, (title, lengths) in enumerate(series.items()):
             offsets = np.arange(len(rows)) + (number - (len(series) - 1) / 2) * thickness
             axes.barh(offsets, lengths, 0.9 * thickness, color=SERIES[number], label=title)
-        _rows(axes, list(rows), unit, columns=len(series))
+        _rows(axes, list(rows), unit)
+        _legend(axes, list(series))
 
     return svg(name, draw, 0.85 + 0.12 * len(rows) * (len(series) + 1), label)
 
 
-def _rows(axes: Axes, rows: list[str], unit: str, columns: int) -> None:
+def _rows(axes: Axes, rows: list[str], unit: str) -> None:
     axes.set_yticks(range(len(rows)), [_short(row) for row in rows])
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
@@ -139,7 +141,13 @@ def _rows(axes: Axes, rows: list[str], unit: str, columns: int) -> None:
     axes.locator_params(axis="x", nbins=5)
     axes.grid(axis="x")
     axes.set_xlabel(unit)
-    axes.figure.legend(loc="outside upper left", ncols=min(columns, 4), handlelength=1, columnspacing=1.2)
+
+
+def _legend(axes: Axes, titles: list[str], handle: float = 1.0) -> None:
+    """Above the plot, in as many columns as there is room for."""
+    letters = max(map(len, titles)) + 1.8 * handle + 4
+    columns = int(_WIDTH * 72 / (0.55 * _TEXT * letters))
+    axes.figure.legend(loc="outside upper left", ncols=max(1, columns), handlelength=handle, columnspacing=1.2)
 
 
 def _short(text: str, length: int = 22) -> str:
@@ -233,7 +241,7 @@ def tradeoffs(
         ends = []
         for number, (title, (alarms, misses, low, high)) in enumerate(curves.items()):
             color, x = SERIES[number % len(SERIES)], deviate(alarms)
-            axes.fill_between(x, deviate(low), deviate(high), color=color, alpha=0.13, linewidth=0)
+            axes.fill_between(x, deviate(low), deviate(high), color=color, alpha=0.1, linewidth=0)
             dashes = DASHES[number % len(DASHES)]
             axes.plot(x, deviate(misses), color=color, linestyle=dashes, linewidth=1.5, label=title)
             ends += [x.min(), x.max()]
@@ -245,7 +253,7 @@ def tradeoffs(
         axes.set_xlabel("false alarms, share of trials")
         axes.set_ylabel("misses, share of keywords")
         axes.grid(axis="both")
-        axes.figure.legend(loc="outside upper left", ncols=3, handlelength=2.5, columnspacing=1.2)
+        _legend(axes, list(curves), handle=2.5)
 
     return svg(name, draw, 3.9, label)
 

@@ -94,6 +94,7 @@ class LinearOp:
         clamp: smallest and largest output code.
         keep_dims: the output of a fully connected layer keeps the input's leading dimensions.
         real_weights: like `weights` before rounding, or None where nobody knows.
+        bias_unit: of an int16 layer whose bias is not exact, the power of two to whose multiples it is rounded.
         exact: nothing but bounds stands between the layer and its output, so that Keras gives the same numbers.
         stock: made from a stock op: the model in Keras, if there is one, does not round these weights.
         tap: name under which the model in Keras gives the same tensor, or None.
@@ -114,6 +115,7 @@ class LinearOp:
     clamp: tuple[int, int] = CODE_RANGES[TensorType.INT8]
     keep_dims: bool = False
     real_weights: np.ndarray | None = None
+    bias_unit: int = 1
     exact: bool = True
     stock: bool = False
     tap: str | None = None

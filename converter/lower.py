@@ -317,13 +317,14 @@ def _linear_op(
             f"layer {layer}: its output scale {y_parameters[0]:g} is so fine that one step of its sum leaves the range "
             "of codes; give the activation quantizer behind it a larger max_value"
         )
+    unit = _bias_unit(bias, activation_type)
     return LinearOp(
         layer=layer,
         inputs=[x],
         outputs=[y],
         weights=weights,
         weight_scale=scale.astype(np.float32),
-        bias=_stored_bias(bias, activation_type),
+        bias=np.rint(bias / unit).astype(np.int64) * unit,
         grid=_grid(options, weights),
         op=op,
         geometry=geometry,
@@ -331,17 +332,20 @@ def _linear_op(
         clamp=clamp_codes(affine.low, affine.high, y_parameters, activation_type),
         keep_dims=op == Op.FULLY_CONNECTED and len(graph.shape(x)) > 2,
         real_weights=_rows(real_codes).astype(np.float64) * flip[:, None],
+        bias_unit=unit,
         exact=affine.exact,
     )
 
 
-def _stored_bias(bias: np.ndarray, activation_type: int) -> np.ndarray:
-    """The nearest int64 that the packed format holds: 32 bits, in a sum of 64 bits times a common power of two."""
-    unit = 1.0
-    if activation_type == TensorType.INT16:
-        # The format adds to them what is less than 2^30.
-        unit = 2.0 ** max(0, int(np.abs(bias).max()).bit_length() - 30)
-    return (np.rint(bias / unit) * unit).astype(np.int64)
+def _bias_unit(bias: np.ndarray, activation_type: int) -> int:
+    """The power of two whose multiples the packed format holds: a bias has 32 bits, and in int16 a shift with them.
+
+    An exact bias is such a multiple: `bias_resolution` keeps it to 22 bits and a power of two.
+    """
+    if activation_type == TensorType.INT8:
+        return 1
+    # The format adds to them what is less than 2^30.
+    return 1 << max(0, int(np.abs(bias).max()).bit_length() - 30)
 
 
 def _grid(options: dict[str, Any], weights: np.ndarray) -> Grid:

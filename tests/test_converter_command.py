@@ -329,6 +329,52 @@ def test_models_that_differ_exit_with_1(run, files, output, monkeypatch):
     assert "FAILED" in done.out
 
 
+def test_a_report_is_a_page_beside_everything_else(run, files, output):
+    report = output.with_name("report.html")
+    arguments = [f"--model={files / 'good.keras'}", f"--verify={files / 'x.npz'}", f"--report={report}"]
+    done = run(*arguments, f"--output={output}", "--json")
+    assert (done.status, done.err) == (0, [])
+    size = json.loads(done.out)["file_bytes"]
+    assert size == output.stat().st_size
+    text = report.read_text(encoding="utf-8")
+    assert f"{size:,} bytes" in text
+    assert "on 50 inputs" in text
+    done = run(*arguments)
+    assert done.out.endswith(f"wrote {report}\n")
+
+
+def test_a_report_of_a_float_model_is_measured_on_the_calibration_and_against_float(run, float_files, tmp_path):
+    report = tmp_path / "report.html"
+    arguments = [f"--model={float_files / 'sound.keras'}", f"--calibration={float_files / 'sounds.npz'}", "--bits=4"]
+    assert run(*arguments, f"--report={report}").status == 0
+    text = report.read_text(encoding="utf-8")
+    for part in ("Quantized without training, on 40 inputs", "Quantized tensors on 40 inputs"):
+        assert part in text
+    assert "no float model" not in text
+    assert re.search(r'<th scope="row">float32</th>\s*<td>[0-9.]+</td>', text)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("report.txt", "must end in .html"), ("none/report.html", "there is no folder"), ("a.html", "it is a folder")],
+)
+def test_a_report_that_cannot_be_written_is_one_line(path, message, run, files, tmp_path):
+    (tmp_path / "a.html").mkdir()
+    assert_one_line(run(f"--model={files / 'missing.keras'}", f"--report={tmp_path / path}"), message)
+
+
+def test_a_report_without_its_libraries_is_one_line(run, files, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    done = run(f"--model={files / 'missing.keras'}", f"--report={tmp_path / 'report.html'}")
+    assert_one_line(done, r"needs jinja2 and matplotlib: pip install 'subbyte\[report\]'")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_there_is_nothing_to_report_of_a_packed_file_in_c(run, files, tmp_path):
+    arguments = [f"--model={files / 'packed.tflite'}", "--format=c", f"--report={tmp_path / 'report.html'}"]
+    assert_one_line(run(*arguments), "packed already: there is nothing to --verify or to report")
+
+
 class TestConsoleScript:
     """What only the real process shows: nothing from native libraries, exit statuses, no TensorFlow for a .tflite."""
 
@@ -353,9 +399,11 @@ class TestConsoleScript:
         (blocked / "tensorflow" / "__init__.py").write_text("raise ImportError('TensorFlow is not for this')\n")
         environment = os.environ | {"PYTHONPATH": str(blocked)}
         arguments = [SCRIPT, f"--model={files / 'int8.tflite'}", "--io=int8", f"--output={tmp_path / 'out.tflite'}"]
+        arguments += [f"--verify={files / 'x.npz'}", f"--report={tmp_path / 'report.html'}"]
         done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
         assert (tmp_path / "out.tflite").read_bytes() == convert(files / "int8.tflite", io="int8").tflite
+        assert "nobody knows the weights before" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
     def test_a_bad_model(self, files, output):
         done = script(f"--model={files / 'cut.tflite'}", f"--output={output}")
