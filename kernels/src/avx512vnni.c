@@ -274,6 +274,11 @@ TARGET static void finish(const subbyte_header *header, const uint8_t *layer, in
   }
 }
 
+TARGET static void finish_int16(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
+                                int32_t rows, const int32_t *input_sums, const int32_t *sums, int16_t *output) {
+  subbyte_finish_int16_rows(header, layer, first, channels, rows, input_sums, sums, output);
+}
+
 const subbyte_isa subbyte_avx512vnni = {
     .name = "avx512vnni",
     .runs = runs,
@@ -286,6 +291,7 @@ const subbyte_isa subbyte_avx512vnni = {
     .flip_inputs = flip_inputs,
     .input_sum = input_sum,
     .finish = finish,
+    .finish_int16 = finish_int16,
 };
 
 #endif

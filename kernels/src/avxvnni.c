@@ -159,6 +159,11 @@ TARGET static void finish(const subbyte_header *header, const uint8_t *layer, in
   subbyte_finish_rows(header, layer, first, channels, rows, input_sums, sums, output);
 }
 
+TARGET static void finish_int16(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
+                                int32_t rows, const int32_t *input_sums, const int32_t *sums, int16_t *output) {
+  subbyte_finish_int16_rows(header, layer, first, channels, rows, input_sums, sums, output);
+}
+
 const subbyte_isa subbyte_avxvnni = {
     .name = "avxvnni",
     .runs = runs,
@@ -171,6 +176,7 @@ const subbyte_isa subbyte_avxvnni = {
     .flip_inputs = flip_inputs,
     .input_sum = input_sum,
     .finish = finish,
+    .finish_int16 = finish_int16,
 };
 
 #endif

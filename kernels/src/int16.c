@@ -17,6 +17,11 @@ size_t subbyte_fully_connected_int16_scratch(const void *layer, int32_t rows) {
   return 2 * (size_t)subbyte_smaller(rows, ROWS) * (size_t)subbyte_load_header(layer).input_features;
 }
 
+static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels, int32_t rows,
+                   const int32_t *input_sums, const int32_t *sums, int16_t *output) {
+  subbyte_finish_int16_rows(header, layer, first, channels, rows, input_sums, sums, output);
+}
+
 static void compute_rows(const subbyte_layer_view *view, int32_t first, int32_t last, const subbyte_inputs *inputs,
                          int16_t *output) {
   for (int32_t tile = first; tile < last; tile += SUBBYTE_TILE) {
@@ -24,8 +29,8 @@ static void compute_rows(const subbyte_layer_view *view, int32_t first, int32_t 
     const int32_t channels = subbyte_smaller(last - tile, SUBBYTE_TILE);
     const subbyte_panels panels = subbyte_find_panels(view, tile, channels);
     view->sums(&panels, inputs, sums);
-    subbyte_finish_int16_rows(&view->header, view->bytes, tile, channels, inputs->rows / 2, inputs->sums, sums,
-                              output + tile);
+    (view->isa->finish_int16 ? view->isa->finish_int16 : finish)(&view->header, view->bytes, tile, channels,
+                                                                 inputs->rows / 2, inputs->sums, sums, output + tile);
   }
 }
 

@@ -123,6 +123,9 @@ struct subbyte_isa {
   // subbyte_finish_rows() of finish.h, compiled for this instruction set, or the same numbers by its own instructions.
   void (*finish)(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels, int32_t rows,
                  const int32_t *input_sums, const int32_t *sums, int8_t *output);
+  // subbyte_finish_int16_rows() of finish_int16.h, likewise; NULL: as portable C is compiled.
+  void (*finish_int16)(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
+                       int32_t rows, const int32_t *input_sums, const int32_t *sums, int16_t *output);
 };
 
 #if defined(__x86_64__) && defined(__GNUC__)

@@ -184,6 +184,8 @@ INLINE void add_rows(const subbyte_panels *panels, const subbyte_inputs *inputs,
 TARGET static void linear_sums(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *sums) {
   if (inputs->rows == 1) {
     add_rows(panels, inputs, MOST_VECTORS / PARTS, 1, sums);
+  } else if (inputs->rows == 2) { // or one of 16 bits
+    add_rows(panels, inputs, MOST_VECTORS / PARTS, 2, sums);
   } else {
     add_rows(panels, inputs, MOST_VECTORS / PARTS / 2, SUBBYTE_ROWS, sums);
   }

@@ -2,7 +2,7 @@
 #ifndef SUBBYTE_X86_H
 #define SUBBYTE_X86_H
 
-#include "finish.h"
+#include "finish_int16.h"
 
 #if defined(SUBBYTE_X86)
 
