@@ -118,9 +118,8 @@ class StreamingDetector:
         interpreter.allocate_tensors()
         self._source, self._sink = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
         if tuple(self._source["shape"]) != (1, INPUTS):
-            raise ValueError(
-                f"the model takes {tuple(self._source['shape'])}, not (1, {INPUTS}): it is no keyword model"
-            )
+            shape = self._source["shape"].tolist()
+            raise ValueError(f"the model takes {shape}, not [1, {INPUTS}]: it is no keyword model")
         if not self.keywords:
             raise ValueError(
                 "the normalization file does not name the keywords: give them, in the order of the outputs"
