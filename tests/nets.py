@@ -13,8 +13,9 @@ layers = tf.keras.layers
 Tanh, Linear = ql.quantizers.Tanh, ql.quantizers.Linear
 
 NETS: dict[str, Callable[[], keras.Model]] = {}
-#: Those of `NETS` with convolutions.
+#: Those of `NETS` with convolutions, and those with 16-bit activations.
 CONVOLUTIONAL: list[str] = []
+SIXTEEN_BITS: list[str] = []
 
 
 def net(build: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
@@ -24,6 +25,11 @@ def net(build: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
 
 def convolutional(build: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
     CONVOLUTIONAL.append(build.__name__)
+    return net(build)
+
+
+def sixteen_bits(build: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
+    SIXTEEN_BITS.append(build.__name__)
     return net(build)
 
 
@@ -330,8 +336,103 @@ def stock_normalization_behind_convolutions() -> keras.Model:
     return keras.Sequential([*parts, layers.GlobalMaxPooling2D(), dense(3, Tanh(4)), ql.QuantActivation(8.0)])
 
 
+def dense16(units: int, quantizer: ql.quantizers.Quantizer, **arguments: object) -> ql.QuantDense:
+    return dense(units, quantizer, input_bits=16, **arguments)
+
+
+@sixteen_bits
+def every_width_on_int16() -> keras.Model:
+    """As in the paper's M1, at every width of weights; the sums reach beyond 32 bits."""
+    model = keras.Sequential([keras.Input((33,)), ql.QuantInput(4.0, bits=16)])
+    for bits in range(1, 9):
+        model.add(dense16(87 if bits % 2 else 18, Tanh(bits)))
+        model.add(ql.ClippedReLU(4.0, bits=16))
+    model.add(dense16(3, Tanh(8), normalized=False))
+    model.add(ql.QuantActivation(16.0, bits=16))
+    return model
+
+
+@sixteen_bits
+def narrow_int16() -> keras.Model:
+    """Bounds that int16 does not give by itself, signed codes between layers, the other quantizer and grid."""
+    return keras.Sequential(
+        [
+            keras.Input((40,)),
+            ql.QuantInput(4.0, bits=12),
+            dense16(24, Tanh(4)),
+            ql.ClippedReLU(4.0, bits=9),
+            dense16(24, Linear(5), gain="channel", bias_resolution=64),
+            ql.QuantActivation(2.0, bits=16),
+            dense16(24, Tanh(3, grid="bin_centre"), activation="relu"),
+            ql.QuantActivation(2.7, bits=16),
+            dense16(24, Tanh(4)),
+            ql.ClippedReLU(6.0, bits=16),
+            dense16(24, Tanh(4)),
+            ql.ClippedReLU(2.7, bits=16),
+            dense16(8, Linear(1), gain=None, use_bias=False),
+            ql.ClippedReLU(1.0, bits=13, momentum=0.5),
+            dense16(8, Tanh(8)),
+            ql.QuantActivation(1.0, bits=15, momentum=0.5),
+        ]
+    )
+
+
+@sixteen_bits
+def stock_between_on_int16() -> keras.Model:
+    """Stock layers that move int16 codes, two readers of one tensor, two ranges of one layer, both widths at once."""
+    x = inputs = keras.Input((12, 10, 2), name="image")
+    eight = ql.ClippedReLU(4.0)(dense(6, Tanh(4))(ql.QuantInput(4.0)(layers.Flatten()(x))))
+    x = ql.QuantInput(4.0, bits=16)(x)
+    x = layers.MaxPooling2D(2)(x)
+    x = layers.Reshape((6, 10))(x)
+    x = ql.ClippedReLU(4.0, bits=16)(dense16(8, Tanh(4))(x))
+    x = layers.Dropout(0.5)(x)
+    x = layers.Flatten()(x)
+    a = ql.ClippedReLU(4.0, bits=16)(dense16(9, Tanh(3))(x))
+    y = dense16(4, Tanh(5))(x)
+    last = dense16(4, Tanh(4))(a)
+    outputs = [ql.QuantActivation(8.0, bits=16)(last), ql.ClippedReLU(4.0, bits=16)(y), ql.QuantActivation(8.0, 16)(y)]
+    return keras.Model(inputs, [*outputs, ql.QuantActivation(8.0)(dense(3, Tanh(4))(eight))])
+
+
+@sixteen_bits
+def other_width_behind() -> keras.Model:
+    """From 8 bits to 16 and back, through a second quantizer."""
+    return keras.Sequential(
+        [
+            keras.Input((30,)),
+            ql.QuantInput(4.0),
+            dense(24, Tanh(4)),
+            ql.ClippedReLU(4.0),
+            ql.QuantActivation(4.0, bits=16),
+            dense16(24, Tanh(4)),
+            ql.QuantActivation(4.0, bits=16),
+            ql.QuantActivation(4.0),
+            dense(5, Tanh(4)),
+            ql.QuantActivation(8.0),
+        ]
+    )
+
+
+@sixteen_bits
+def stock_normalization_on_int16() -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.Input((30,)),
+            ql.QuantInput(4.0, bits=16),
+            dense16(24, Tanh(4), normalized=False),
+            layers.BatchNormalization(momentum=0.5),
+            layers.ReLU(),
+            ql.QuantActivation(4.0, bits=16, signed=False),
+            dense16(5, Tanh(4), normalized=False),
+            layers.BatchNormalization(momentum=0.5),
+            ql.QuantActivation(8.0, bits=16),
+        ]
+    )
+
+
 #: Nets with a Flatten or Reshape, which fixes the batch.
-FIXED_BATCH = ("stock_between", "windows", "causal")
+FIXED_BATCH = ("stock_between", "windows", "causal", "stock_between_on_int16")
 
 #: What `verify` promises of each net: "exact" equals Keras on every code, "close" within the stated share by one code,
 #: "stock" holds stock ops that round in their own way.
@@ -342,5 +443,6 @@ PROMISES = {
     "resnet": "stock",
     "stock_normalization_behind_convolutions": "close",
     "stock_normalization": "close",
+    "stock_normalization_on_int16": "close",
     "other_scales": "close",
 }

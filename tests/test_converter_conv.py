@@ -261,6 +261,10 @@ BAD = {
         lambda: chain_of(ql.QuantInput(4.0), victim(), ql.QuantActivation(4.0), shape=(3, 3, 8000)),
         "layer victim does not fit the packed format: 72000 inputs",
     ),
+    "16 bits": (
+        lambda: chain_of(ql.QuantInput(4.0, bits=16), victim(input_bits=16), ql.QuantActivation(4.0, bits=16)),
+        "layer victim: it is a convolution, and 16-bit activations are for dense layers alone: .* 8 bits or fewer",
+    ),
     "packed already": (
         lambda: converted("ds_cnn").tflite("packed"),
         "packed already: convert the model that it was made from",

@@ -253,6 +253,27 @@ def test_an_odd_model_gives_the_codes_of_keras(build):
     assert conversion.write().notes == []
 
 
+@pytest.mark.parametrize("normalization", ["ours", "stock"])
+def test_a_channel_that_hardly_counts_has_a_bias_beyond_32_bits(normalization):
+    """On int16: the bias is in steps of 2^-14 times a scale near 0. The format keeps it by a common shift."""
+    layer = dense(6, Tanh(4), normalized=normalization == "ours", input_bits=16, name="victim")
+    between = [] if normalization == "ours" else [layers.BatchNormalization(momentum=0.5)]
+    parts = [keras.Input((10,)), ql.QuantInput(2.0, bits=16), layer, *between, ql.QuantActivation(4.0, bits=16)]
+    model = keras.Sequential(parts)
+    norm = layer.normalization or between[0]
+    norm.gamma.assign([1.0, 1e-7, -0.5, 1.5, -1e-7, 0.0])
+    norm.beta.assign([0.1, 3.0, 0.2, -0.3, -2.0, 1.0])
+    ql.set_stage(model, 2)
+    conversion = Conversion.start(model)
+    assert np.abs(conversion.linear_ops[0].bias).max() > 2**31
+    ((name, _),) = conversion.graph.named("inputs").items()
+    x = np.random.default_rng(0).integers(-(2**15), 2**15, (60, 10)) * 2.0**-14
+    to_stock, to_keras = verify(conversion, {name: x})
+    assert (to_stock.differing, to_stock.codes) == (0, 360)
+    assert to_keras.passed
+    assert normalization == "stock" or to_keras.differing == 0
+
+
 # ---- stock layers that compute
 
 
@@ -375,12 +396,55 @@ BAD = {
 }
 
 
+def on_16_bits(*middle, gives: int = 16):
+    parts = [ql.QuantInput(4.0, bits=16), *middle, victim(input_bits=16), ql.QuantActivation(4.0, gives, name="last")]
+    return chain_of(*parts)
+
+
+def joined_on_16_bits():
+    x = inputs = keras.Input((10,))
+    x = ql.QuantInput(4.0, bits=16)(x)
+    pair = [ql.ClippedReLU(4.0, bits=16)(dense(4, Tanh(4), input_bits=16)(x)) for _ in range(2)]
+    y = layers.Concatenate(name="joined")(pair)
+    return stage_two(keras.Model(inputs, ql.QuantActivation(4.0, bits=16)(victim(input_bits=16)(y))))
+
+
+BAD |= {
+    "16 bits into a layer of 8": (
+        lambda: chain_of(ql.QuantInput(4.0, bits=16), victim(), ql.QuantActivation(4.0, bits=16)),
+        "layer victim: it reads 16-bit activations: give it input_bits=16",
+    ),
+    "8 bits into a layer of 16": (
+        lambda: chain_of(ql.QuantInput(4.0), victim(input_bits=16), ql.QuantActivation(4.0)),
+        "layer victim: it reads 8-bit activations: give it input_bits=8",
+    ),
+    "16 bits to 8": (
+        lambda: on_16_bits(gives=8),
+        "layer victim: it reads 16-bit activations and gives 8-bit ones: give last more than 8 bits",
+    ),
+    "8 bits to 16": (
+        lambda: chain_of(ql.QuantInput(4.0), victim(), ql.QuantActivation(4.0, bits=9)),
+        "layer victim: it reads 8-bit activations and gives 16-bit ones: give .* 8 bits or fewer",
+    ),
+    "16 bits joined": (joined_on_16_bits, r"has no concatenation of 16-bit activations \(.*joined.*8 bits or fewer"),
+}
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_a_model_that_does_not_convert_says_what_to_mend(case):
     build, message = BAD[case]
     with pytest.raises(ConversionError, match=message) as raised:
         convert(build())
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("bits", "io", "codes"), [(16, "int8", "int16"), (8, "int16", "int8")])
+def test_codes_of_another_type_than_asked_for(bits, io, codes):
+    layer = dense(3, Tanh(4), input_bits=bits)
+    model = chain_of(ql.QuantInput(4.0, bits=bits, name="x"), layer, ql.QuantActivation(4.0, bits=bits))
+    with pytest.raises(ConversionError, match=f"input .* has {codes} codes, not {io}: choose io {codes} or float32"):
+        convert(model, io=io)
+    assert len(convert(model, io=codes).notes) == 0
 
 
 @pytest.mark.parametrize("arguments", [{"target": "int3"}, {"io": "uint8"}])
