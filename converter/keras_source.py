@@ -113,11 +113,11 @@ def from_float_keras(model: Any, bits: int, first_last_bits: int, calibration: A
             made = ql.quantize_post_training(model, calibration, ql.Recipe(bits, first_last_bits=first_last_bits))
     except ValueError as error:
         raise ConversionError(str(error)) from error
-    floating = functools.partial(_float_tflite, model)
+    floating = functools.partial(float_tflite, model)
     return dataclasses.replace(from_keras(made.model), post_training=made, floating=floating)
 
 
-def _float_tflite(model: Any) -> bytes:
+def float_tflite(model: Any) -> bytes:
     """A float Keras model as the stock interpreter runs it, nothing quantized."""
     import tensorflow as tf
 

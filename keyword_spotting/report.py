@@ -111,17 +111,14 @@ def read(path: str | Path, split: Split, name: str, normalization: str | Path | 
 
 
 def _float_tflite(path: Path) -> bytes:
-    import tensorflow as tf
-    from subbyte import keras_layers  # noqa: F401  registers the layers
+    from subbyte.converter.keras_source import float_tflite, load_keras
 
-    from .demo import stock_tflite
-
-    model = tf.keras.models.load_model(path, compile=False)
+    model = load_keras(path)
     if any(hasattr(layer, "kernel_quantizer") for layer in model.layers):
         raise ValueError(
             f"{path} has quantized layers: convert it with convert-to-tflite, give the .tflite to --models"
         )
-    return stock_tflite(model)
+    return float_tflite(model)
 
 
 def detections(models: Sequence[Model], split: Split) -> list[Detection]:
