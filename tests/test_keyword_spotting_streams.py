@@ -233,7 +233,7 @@ def test_each_threshold_and_run_is_counted_as_if_alone() -> None:
                     done.add(open_now[0])
                     hits[open_now[0].group == "bert"] += 1
                 else:
-                    alarms[now >= 6.0] += 1
+                    alarms[int(now >= 6.0)] += 1
             assert counts.hits[run, :, at].tolist() == hits
             assert counts.false_alarms[run, :, at].tolist() == alarms
     assert counts.false_alarms[:, :, 0].min() > 0
