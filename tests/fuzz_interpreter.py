@@ -11,7 +11,7 @@ import sys
 import numpy as np
 from models import Model, random_layer
 from subbyte import kernels
-from subbyte.schemas import HEADER
+from subbyte.schemas import ENUMS, HEADER, PackedLayer
 
 
 def damaged(packed: bytes, rng: np.random.Generator) -> bytes:
@@ -34,20 +34,25 @@ def build(layers: list, victim: int, packed: bytes) -> bytes:
     return model.finish([first], [model.add(x, x, 0.5, 0)])
 
 
+def random_layers(rng: np.random.Generator, activation_type: int) -> list[PackedLayer]:
+    sizes = [(20, 35, 4), (35, 18, 3), (18, 6, 8)]
+    return [random_layer(rng, *size, activation_type=activation_type) for size in sizes]
+
+
 def main(rounds: int) -> None:
     rng = np.random.default_rng(0)
     accepted = 0
-    layers = [random_layer(rng, 20, 35), random_layer(rng, 35, 18, 3), random_layer(rng, 18, 6, 8)]
-    originals = [layer.pack() for layer in layers]
-    for _ in range(rounds):
+    networks = [random_layers(rng, kind) for kind in ENUMS["ActivationType"]]
+    for number in range(rounds):
+        layers = networks[number % len(networks)]
         victim = int(rng.integers(len(layers)))
-        content = build(layers, victim, damaged(originals[victim], rng))
+        content = build(layers, victim, damaged(layers[victim].pack(), rng))
         interpreter = kernels.Interpreter(model_content=content)
         try:
             interpreter.allocate_tensors()
         except RuntimeError:
             continue
-        interpreter.set_tensor(0, rng.integers(-128, 128, (1, 20)).astype(np.int8))
+        interpreter.set_tensor(0, rng.integers(-128, 128, (1, 20)).astype(layers[0].activation_dtype))
         interpreter.invoke()
         accepted += 1
     print(accepted, rounds - accepted)

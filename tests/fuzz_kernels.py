@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from compilers import INCLUDE, ROOT, compile_c, core_sources
-from models import random_layer
+from models import INT16, random_layer
 from subbyte.schemas import PackedLayer
 from subbyte.schemas.packed_layer import Geometry, Op, Padding
 
@@ -24,7 +24,7 @@ SHAPES = [(16, 32, 1), (1, 1, 2), (17, 33, 4), (35, 87, 9), (130, 20, 5), (16, 1
 
 
 def target_input(packed: bytes, x: np.ndarray, misalignment: int = 0) -> bytes:
-    """Packed bytes and int8 inputs [rows, K] as the target takes them. Inputs beyond 65535 bytes are repeated ones."""
+    """Packed bytes and inputs [rows, K] as the target takes them. Inputs beyond 65535 bytes are repeated ones."""
     values = x.tobytes()[:65535]
     return bytes([len(x) - 1, misalignment]) + len(values).to_bytes(2, "little") + packed + values
 
@@ -62,6 +62,10 @@ def corpus() -> dict[str, bytes]:
             layer = with_sections(random_layer(rng, features, channels, bits, **fields), number)
             x = rng.integers(-128, 128, (rows, features)).astype(np.int8)
             inputs[f"{bits}bit_{kind}_{channels}x{features}"] = target_input(layer.pack(), x, number % 64)
+    for bits, (channels, features, rows) in enumerate((*SHAPES, SHAPES[2]), start=1):
+        layer = with_sections(random_layer(rng, features, channels, bits, activation_type=INT16), bits)
+        x = rng.integers(-(2**15), 2**15, (rows, features)).astype(np.int16)
+        inputs[f"{bits}bit_int16_{channels}x{features}"] = target_input(layer.pack(), x, 2 * bits)
     for bits, layer in enumerate(convolutions(rng), start=1):
         x = rng.integers(-128, 128, (9, 35)).astype(np.int8)  # rows of the image, 5 pixels of 7 channels
         inputs[f"{bits}bit_{layer.op.name.lower()}"] = target_input(layer.pack(), x, bits)

@@ -58,8 +58,9 @@ class Model:
         self.op(schema.BuiltinOperator.CUSTOM, inputs, outputs, custom=name)
 
     def add(self, left: int, right: int, scale: float, zero_point: int) -> int:
-        """A stock int8 ADD."""
-        output = self.tensor(self.tensors[left].shape, scale=scale, zero_point=zero_point)
+        """A stock ADD of codes of one type."""
+        dtype = next(name for name, number in _TYPES.items() if number == self.tensors[left].type)
+        output = self.tensor(self.tensors[left].shape, dtype, scale, zero_point)
         self.op(
             schema.BuiltinOperator.ADD, [left, right], [output], schema.AddOptionsT(), schema.BuiltinOptions.AddOptions
         )
@@ -103,8 +104,8 @@ def random_layer(rng: np.random.Generator, features: int, channels: int, bits: i
         "output_scale": 0.5,
         "code_offset": -(2 ** (bits - 1)),
     }
-    codes = rng.integers(0, 1 << bits, (channels, features))
-    return PackedLayer(codes=codes, weight_bits=bits, **{**defaults, **fields})
+    defaults["codes"] = rng.integers(0, 1 << bits, (channels, features))
+    return PackedLayer(weight_bits=bits, **{**defaults, **fields})
 
 
 def chain(layers: list[PackedLayer], leading=(1,)) -> bytes:

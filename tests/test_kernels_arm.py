@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from compilers import INCLUDE, ROOT, ZIG, compile_c, core_sources
 from emulator import ARM64_MAX, CORTEX_A7, CORTEX_A72, Processor, Program
-from models import random_layer
+from models import INT16, random_layer
 from subbyte.kernels import reference
 from subbyte.schemas import PackedLayer
 from subbyte.schemas.packed_layer import MAX_FEATURES, Geometry, Op, Padding
@@ -57,6 +57,7 @@ EXPORTED = (
     "subbyte_find_isa",
     "subbyte_best_isa",
     "subbyte_fully_connected",
+    "subbyte_fully_connected_int16",
     "subbyte_conv_2d",
 )
 
@@ -92,9 +93,14 @@ class Variant:
         assert self.address
 
     def run(self, layer: PackedLayer, x: np.ndarray) -> np.ndarray:
-        """int8 [rows, K] to int8 [rows, N], every buffer ending at a page without access."""
-        output = np.zeros((len(x), len(layer.codes)), np.int8)
-        self.program.call("subbyte_fully_connected", layer.pack(), x, len(x), output, self.address)
+        """int8 or int16 [rows, K] to the same [rows, N], every buffer ending at a page without access."""
+        output = np.zeros((len(x), len(layer.codes)), layer.activation_dtype)
+        if layer.activation_type == INT16:
+            packed = layer.pack()
+            scratch = np.zeros(self.program.call("subbyte_fully_connected_int16_scratch", packed, len(x)), np.int8)
+            self.program.call("subbyte_fully_connected_int16", packed, x, len(x), output, scratch, self.address)
+        else:
+            self.program.call("subbyte_fully_connected", layer.pack(), x, len(x), output, self.address)
         return output
 
     def convolve(self, layer: PackedLayer, x: np.ndarray) -> np.ndarray:
@@ -133,6 +139,24 @@ def test_every_width_decode_and_shape(bits, kind, variant):
     for features, channels, rows in shapes(rng):
         layer = random_layer(rng, features, channels, bits, **decode_fields(kind, bits, rng))
         x = rng.integers(-128, 128, (rows, features)).astype(np.int8)
+        np.testing.assert_array_equal(variant.run(layer, x), reference.fully_connected(layer, x))
+
+
+@pytest.mark.parametrize("kind", ["linear", "codebook"])
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_16_bit_activations(bits, kind, variant):
+    """Also with biases of 32 bits, multipliers of 24 that are far apart, and ties."""
+    rng = np.random.default_rng([bits, *kind.encode()])
+    for features, channels, rows in list(shapes(rng))[bits::4]:
+        fields = {"activation_type": INT16, **decode_fields(kind, bits, rng)}
+        if rows % 2:
+            fields["bias"] = rng.integers(-(2**22), 2**22, channels) << 8
+            fields["multiplier"] = np.float32(2.0) ** rng.integers(-70, 5, channels) * np.float32(1 + 1 / 2**23)
+        elif rows % 4:
+            fields["multiplier"] = np.full(channels, 1 / 2**12, np.float32)
+        layer = random_layer(rng, features, channels, bits, **fields)
+        x = rng.integers(-(2**15), 2**15, (rows, features)).astype(np.int16)
+        x[:, ::3] //= 2**8
         np.testing.assert_array_equal(variant.run(layer, x), reference.fully_connected(layer, x))
 
 

@@ -7,12 +7,58 @@ import pytest
 from compilers import ROOT, ZIG, native_compiler
 from fuzz_kernels import compile_target, write_corpus
 from guard import Guarded
-from models import random_layer
+from models import INT16, random_layer
 from subbyte.kernels import native
 from subbyte.schemas import ENUMS, HEADER
 from subbyte.schemas.packed_layer import Geometry, Padding
 
 CODEBOOK = np.arange(8, dtype=np.int8)
+
+
+INT16_LIES = [
+    ("activation_type", ENUMS["ActivationType"].INT8, "does not compute"),
+    ("requantization", ENUMS["Requantization"].FLOAT32, "does not compute"),
+    ("accumulator_bits", 32, "does not compute"),
+    ("accumulator_bits", 16, "does not compute"),
+    ("op", ENUMS["Op"].CONV_2D, "dense layers only"),
+    ("input_zero_point", 1, "zero points"),
+    ("output_zero_point", -1, "zero points"),
+    ("clamp_max", -30001, "clamp"),
+    ("bias_shift", 16, "bias"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), INT16_LIES)
+def test_a_lying_header_of_16_bit_activations_is_refused(name, value, message):
+    packed = layer_bytes(activation_type=INT16, clamp=(-30000, 32767))
+    native.check(packed)
+    with pytest.raises(ValueError, match=message):
+        native.check(with_field(packed, name, value))
+
+
+def test_sums_that_could_leave_40_bits_are_refused():
+    # 40 inputs of 16 bits, and 128 that are in the bias; weights of -4 to 3. They sum up to 0: nothing is in the bias.
+    largest = (2**39 - 1 - 40 * 4 * (2**15 + 2**7)) // 2**15
+    fields = {"codes": np.full((20, 40), 4), "activation_type": INT16}
+    packed = layer_bytes(**fields, bias=np.array([*[2**15] * 19, largest * 2**15]))
+    native.check(packed)
+    last = int(np.frombuffer(packed, HEADER, 1)[0]["bias_offset"]) + 4 * 19
+    native.check(packed[:last] + np.int32(-largest).tobytes() + packed[last + 4 :])
+    for beyond in (largest + 1, -largest - 1, -(2**31)):
+        with pytest.raises(ValueError, match="bias"):
+            native.check(packed[:last] + np.int32(beyond).tobytes() + packed[last + 4 :])
+
+
+@pytest.mark.parametrize(("value", "valid"), [(-1, 0), (-0.0, 0), (2**23, 0), (np.nan, 0), (8388607.5, 1), (1e-45, 1)])
+def test_multipliers_of_16_bit_activations(value, valid):
+    packed = layer_bytes(activation_type=INT16)
+    offset = int(np.frombuffer(packed, HEADER, 1)[0]["multiplier_offset"]) + 4 * 19
+    changed = packed[:offset] + np.float32(value).tobytes() + packed[offset + 4 :]
+    if valid:
+        native.check(changed)
+    else:
+        with pytest.raises(ValueError, match="multiplier"):
+            native.check(changed)
 
 
 def layer_bytes(**fields) -> bytes:

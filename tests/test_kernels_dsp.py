@@ -16,6 +16,7 @@ from subbyte.kernels import reference
 from test_kernels_arm import (
     EXPORTED,
     Variant,
+    test_16_bit_activations,
     test_any_convolution,
     test_every_width_decode_and_shape,
     test_the_largest_sums,
@@ -24,6 +25,7 @@ from test_kernels_arm import (
 from benchmarks.code_size import CORTEX_M33_DSP
 
 __all__ = [
+    "test_16_bit_activations",
     "test_any_convolution",
     "test_every_width_decode_and_shape",
     "test_the_largest_sums",

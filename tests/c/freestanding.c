@@ -51,6 +51,8 @@ int use(const void *layer, size_t bytes, const int8_t *input, int8_t *output) {
   const subbyte_status status = subbyte_check(layer, bytes);
   if (status == SUBBYTE_OK && subbyte_find_isa("portable") == subbyte_isa_at(0)) {
     subbyte_fully_connected(layer, input, 1, output, subbyte_best_isa());
+    subbyte_fully_connected_int16(layer, (const int16_t *)(const void *)input, 1, (int16_t *)(void *)output, output,
+                                  subbyte_best_isa());
     subbyte_conv_2d(layer, input, 1, 1, 1, output, output, subbyte_best_isa());
   }
   return *subbyte_message(status) + *subbyte_isa_name(subbyte_isa_at(0)) + subbyte_isa_runs(subbyte_isa_at(0));

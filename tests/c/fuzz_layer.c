@@ -77,6 +77,40 @@ static void run(const uint8_t *layer, int32_t rows, const uint8_t *values, size_
   ++fuzz_layers_run;
 }
 
+// A fully connected layer with 16-bit activations, at once and by channels in two parts.
+static void run_int16(const uint8_t *layer, int32_t rows, const uint8_t *values, size_t value_count) {
+  subbyte_header header;
+  memcpy(&header, layer, sizeof header);
+  const size_t input_bytes = sizeof(int16_t) * (size_t)rows * (size_t)header.input_features;
+  const size_t output_bytes = sizeof(int16_t) * (size_t)rows * (size_t)header.output_channels;
+  const int32_t middle = header.output_channels / 2 / PANEL * PANEL;
+  int8_t *input = allocate(input_bytes), *expected = allocate(output_bytes), *output = allocate(output_bytes);
+  const int16_t *codes = (const int16_t *)(const void *)input;
+  int16_t *to = (int16_t *)(void *)output;
+  void *scratch = allocate(subbyte_fully_connected_int16_scratch(layer, rows));
+  for (size_t i = 0; i < input_bytes; ++i) {
+    input[i] = value_count > 0 ? (int8_t)values[i % value_count] : 127;
+  }
+  subbyte_fully_connected_int16(layer, codes, rows, (int16_t *)(void *)expected, scratch, subbyte_find_isa("portable"));
+  for (int32_t i = 0; subbyte_isa_at(i) != NULL; ++i) {
+    const subbyte_isa *isa = subbyte_isa_at(i);
+    if (subbyte_isa_runs(isa)) {
+      memset(output, ~expected[0], output_bytes);
+      subbyte_fully_connected_int16(layer, codes, rows, to, scratch, isa);
+      expect_equal(output, expected, output_bytes, isa);
+      memset(output, ~expected[0], output_bytes);
+      subbyte_fully_connected_int16_channels(layer, codes, rows, to, scratch, isa, middle, header.output_channels);
+      subbyte_fully_connected_int16_channels(layer, codes, rows, to, scratch, isa, 0, middle);
+      expect_equal(output, expected, output_bytes, isa);
+    }
+  }
+  free(input);
+  free(expected);
+  free(output);
+  free(scratch);
+  ++fuzz_layers_run;
+}
+
 // A convolution of an image of 1 to 9 by 5 pixels, at once and in parts.
 static void run_convolution(const uint8_t *layer, int32_t height, const uint8_t *values, size_t value_count) {
   subbyte_header header;
@@ -125,7 +159,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   memcpy(layer, data + PREFIX, bytes);
   if (subbyte_check(layer, bytes) == SUBBYTE_OK) {
     const int is_dense = layer[offsetof(subbyte_header, op)] == SUBBYTE_FULLY_CONNECTED;
-    (is_dense ? run : run_convolution)(layer, data[0] % MAX_ROWS + 1, data + size - value_count, value_count);
+    const int is_int16 = layer[offsetof(subbyte_header, activation_type)] == SUBBYTE_ACTIVATION_INT16;
+    (is_int16   ? run_int16
+     : is_dense ? run
+                : run_convolution)(layer, data[0] % MAX_ROWS + 1, data + size - value_count, value_count);
   }
   free(memory);
   return 0;
