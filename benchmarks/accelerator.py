@@ -31,11 +31,15 @@ import numpy as np
 from numpy.typing import NDArray
 from subbyte import converter
 from subbyte.converter.graph import Graph
-from subbyte.keyword_spotting import models
+from subbyte.keras_layers import quantizers
 from subbyte.keyword_spotting.data import Dataset
+from subbyte.keyword_spotting.features import INPUTS
+from subbyte.keyword_spotting.models import ARCHITECTURES, CONVOLUTIONAL
 from subbyte.keyword_spotting.train import Recipe, train
 
+from .conv_networks import Draft
 from .keyword_accuracy import code_digest, data_digest
+from .networks import PackedFormat
 from .tables import figure, markdown_table, write_section
 
 REQUIREMENT = "ethos-u-vela>=5.0"
@@ -73,28 +77,38 @@ class Case:
     Attributes:
         title: of the row.
         model, bits: as `subbyte.keyword_spotting.train.train` takes them.
-        recipe: of its training.
+        quantizer: of the kernels, by its name in `keras_layers.quantizers`; None is the model's own.
+        recipe: of its training; None takes random signs in the place of trained ones.
         paper: KB that the paper gives for it, with two outputs; None where it has no such model.
     """
 
     title: str
     model: str
     bits: int | None = None
-    recipe: Recipe = SHORT
+    quantizer: str | None = None
+    recipe: Recipe | None = SHORT
     paper: int | None = None
 
 
 CASES = (
     Case("M2, 8 bits", "M2", paper=228),
+    Case("M2, 8 bits, Linear", "M2", quantizer="Linear", paper=228),
     Case("M3, 5 bits", "M3", paper=142),
     Case("M4, 4 bits", "M4", paper=114),
-    Case("M4, trained in full", "M4", recipe=FULL, paper=114),
+    Case("M4, 4 bits, Linear", "M4", quantizer="Linear", paper=114),
+    Case("M4, 4 bits, trained in full", "M4", recipe=FULL, paper=114),
     Case("the same, 2 bits", "M2", 2),
     Case("the same, 1 bit", "M2", 1),
     Case("M5, 5 and 1 bits", "M5", paper=128),
-    Case("M6, 1 bit", "M6", paper=198),
+    # TensorFlow's converter refuses what is before a layer of more than 1024 outputs.
+    Case("M6, 1 bit, random", "M6", recipe=None, paper=198),
     *(Case(f"TC-ResNet, {bits} bits", "tc_resnet", bits) for bits in (8, 4, 2)),
 )
+
+
+#: Layers of the paper's network, and the next ones whose inputs are a multiple of 32 and outputs of 8.
+SHAPES = ((540, 87), (544, 88), (87, 400), (96, 400), (400, 87), (416, 88))
+SHAPE_BITS = (8, 4, 1)
 
 
 @dataclass(frozen=True)
@@ -278,6 +292,18 @@ class Converted:
         layers = tuple(Layer(row.weights, row.weight_bits, row.shape[-1]) for row in packed.layers)
         return cls(int8.tflite, len(packed.tflite), layers, _entropy(int8.tflite))
 
+    @classmethod
+    def of_random_signs(cls, units: Sequence[int], classes: int) -> Converted:
+        """Of dense layers of so many units behind the features, one bit a weight, every sign as frequent."""
+        draft, layers = Draft(PackedFormat(1)), []
+        inputs, x = INPUTS, draft.input(INPUTS)
+        for outputs in (*units, classes):
+            x = draft.dense(x, outputs)
+            layers.append(Layer(inputs * outputs, 1, outputs))
+            inputs = outputs
+        int8 = draft.write(x, "int8")
+        return cls(int8, len(draft.write(x, "packed")), tuple(layers), _entropy(int8))
+
     @property
     def weights(self) -> int:
         return sum(layer.weights for layer in self.layers)
@@ -307,26 +333,38 @@ class Maker:
         self.folder, self.dataset = folder, dataset
         self._common = {"code": code_digest(), "data": data_digest(dataset), "seed": 0}
 
+    def files(self, case: Case) -> Converted:
+        """A case as files, trained now if it never was."""
+        if case.recipe is None:
+            return Converted.of_random_signs(ARCHITECTURES[case.model].units, self.dataset.classes)
+        return Converted.of(self.path(case))
+
     def path(self, case: Case) -> Path:
         """The .keras file of a case, trained now if there is none."""
-        return self._kept(case.model, case.bits, case.recipe)
-
-    def _kept(self, name: str, bits: int | None, recipe: Recipe) -> Path:
-        made_from = self._common | {"model": name, "bits": bits, "recipe": dataclasses.asdict(recipe)}
+        names = ("model", "bits", "quantizer")
+        made_from = self._common | {name: getattr(case, name) for name in names}
+        made_from["recipe"] = case.recipe and dataclasses.asdict(case.recipe)
         digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
-        path = self.folder / f"{name}-{bits or 'own'}-{digest}.keras"
+        path = self.folder / f"{case.model}-{digest}.keras"
         if not path.is_file():
-            start = None
-            if name in models.CONVOLUTIONAL and bits is not None:
-                import tensorflow as tf
-
-                start = tf.keras.models.load_model(self._kept(name, None, recipe))
-            trained = train(name, self.dataset, recipe=recipe, bits=bits, start=start, progress=True)
+            model = self._train(case)
             self.folder.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f"part-{path.name}")
-            trained.model.save(partial)
+            model.save(partial)
             partial.replace(path)
         return path
+
+    def _train(self, case: Case) -> Any:
+        import tensorflow as tf
+
+        start = None
+        if case.model in CONVOLUTIONAL and case.bits is not None:  # every width from the same float model
+            start = tf.keras.models.load_model(self.path(dataclasses.replace(case, bits=None)))
+        quantizer = case.quantizer and getattr(quantizers, case.quantizer)
+        return train(
+            case.model, self.dataset, recipe=case.recipe, quantizer=quantizer, bits=case.bits, start=start,
+            progress=True,
+        ).model  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -411,6 +449,20 @@ def times(rows: Sequence[Row], memory: str) -> str:
     return markdown_table(header, cells)
 
 
+def shapes(vela: Vela) -> str:
+    """Compressed bits a weight of one layer of random weights, by its inputs and outputs."""
+    header = ["one layer, bits a weight", *(f"{bits} bits" for bits in SHAPE_BITS)]
+    cells = []
+    for inputs, outputs in SHAPES:
+        found = []
+        for bits in SHAPE_BITS:
+            draft = Draft(PackedFormat(bits))
+            tflite = draft.write(draft.dense(draft.input(inputs), outputs), "int8")
+            found.append(8 * vela.compile(tflite, PROCESSORS[0]).weight_bytes / (inputs * outputs))
+        cells.append([f"{inputs} inputs, {outputs} outputs", *(f"{value:.2f}" for value in found)])
+    return f"By {PROCESSORS[0].title}:\n\n{markdown_table(header, cells)}"
+
+
 SECTIONS: dict[str, Callable[[Sequence[Row]], str]] = {
     "sizes": sizes,
     "widths": widths,
@@ -430,10 +482,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         vela = Vela.install(options.vela_dir)
         dataset = Dataset.load(options.data_dir, progress=True)
         maker = Maker(options.output_dir, dataset)
-        rows = [Row.measure(case, Converted.of(maker.path(case)), vela) for case in CASES]
-        for name, section in SECTIONS.items():
-            conditions = f"Vela {vela.version}, an estimate: no device ran this. Models of {dataset.source}."
-            text = f"{conditions}\n\n{section(rows)}"
+        rows = [Row.measure(case, maker.files(case), vela) for case in CASES]
+        conditions = f"Vela {vela.version}, an estimate: no device ran this."
+        tables = {name: section(rows) for name, section in SECTIONS.items()} | {"shapes": shapes(vela)}
+        for name, table in tables.items():
+            text = f"{conditions}\n\n{table}"
             print(f"## {name}\n\n{text}\n", flush=True)
             if options.write:
                 write_section(options.write, name, text)
