@@ -451,7 +451,7 @@ def times(rows: Sequence[Row], memory: str) -> str:
 
 def shapes(vela: Vela) -> str:
     """Compressed bits a weight of one layer of random weights, by its inputs and outputs."""
-    header = ["one layer, bits a weight", *(f"{bits} bits" for bits in SHAPE_BITS)]
+    header = ["one layer, bits a weight", *(f"{bits} bit{'s' * (bits > 1)}" for bits in SHAPE_BITS)]
     cells = []
     for inputs, outputs in SHAPES:
         found = []
