@@ -15,7 +15,7 @@ import numpy as np
 from subbyte.schemas import PackedLayer
 
 from .errors import ConversionError
-from .flatbuffer import IDENTIFIER
+from .flatbuffer import IDENTIFIER, TensorType
 from .graph import Graph
 from .io_types import set_io
 from .targets import PACKED_OP, PACKED_OPS
@@ -59,6 +59,11 @@ def c_source(tflite: bytes, name: str = "model") -> CSource:
     if not prefix[:1].isalpha() or prefix == "subbyte":
         raise ConversionError(f"{name!r} cannot name what is defined in C: give the output another name")
     graph = Graph.read(tflite)
+    for op in graph.operators:
+        if graph.kind(op) in PACKED_OPS.values() and graph.tensor(int(op.outputs[0])).type == TensorType.INT16:
+            raise ConversionError(
+                f"{layer_name(graph, op)} has 16-bit activations, and a model in C has 8-bit ones: run the .tflite"
+            )
     set_io(graph, "int8")
     layers = _chain(graph)
     outputs = [layer.rows * len(layer.fields.codes) for layer in layers]

@@ -84,7 +84,7 @@ def convert(
             int8 `.tflite`; or the bytes of one.
         target: "packed" for the bundled kernel; "int8" for stock ops in 8-bit containers, with the same numbers; "int4"
             for stock 4-bit ops where the weights allow it.
-        io: type of inputs and outputs, "float32" or "int8".
+        io: type of inputs and outputs: "float32", "int8", or "int16" for models with 16-bit activations.
         bits: 1 to 8. The weights of an int8 `.tflite` are requantized to so many bits; those of a float Keras model are
             quantized without training, if there is a calibration.
         first_last_bits: with `bits`, those of the first and the last layer.

@@ -128,7 +128,8 @@ def _linear_op(graph: Graph, op: Any) -> LinearOp:
         raise _StaysStock("it has no weights or no options")
     x, kernel, y = int(op.inputs[0]), int(op.inputs[1]), int(op.outputs[0])
     x_parameters, y_parameters = graph.quantization(x), graph.quantization(y)
-    if x_parameters is None or y_parameters is None:
+    int8 = all(graph.tensor(tensor).type == TensorType.INT8 for tensor in (x, y))
+    if x_parameters is None or y_parameters is None or not int8:
         types = ", ".join(_type_name(graph, tensor) for tensor in (x, kernel, y))
         raise _StaysStock(f"its input, weights and output are {types}: int8 is wanted, with one scale for each tensor")
     stored = graph.constant(kernel) if graph.tensor(kernel).type == TensorType.INT8 else None

@@ -119,6 +119,16 @@ def test_clamps_are_the_codes_of_their_bounds(low, width, scale, zero_point):
     assert clamp_codes(-np.inf, np.inf, (scale, zero_point)) == (-128, 127)
 
 
+def test_clamps_of_int16_codes_round_ties_away_from_zero_as_the_codes_do():
+    for (low, high), codes in {
+        (-np.inf, np.inf): (-32768, 32767),
+        (-2.5, 2.5): (-3, 3),
+        (-0.5, 1.49): (-1, 1),
+        (-1e9, 40000.0): (-32768, 32767),
+    }.items():
+        assert clamp_codes(low / 64, high / 64, (1 / 64, 0), schema.TensorType.INT16) == codes
+
+
 def test_a_graph_is_written_as_it_was_read():
     rng = np.random.default_rng(0)
     model = Model()
@@ -204,6 +214,18 @@ def test_a_layer_that_flattens_its_input_by_itself():
         runs.append(np.stack(rows))
     assert len(np.unique(runs[0])) > 50
     np.testing.assert_array_equal(*runs)
+
+
+def test_stock_layers_between_int16_tensors_are_not_packed():
+    model = Model()
+    x, y = (model.tensor([1, 8], "int16", scale=0.5) for _ in range(2))
+    kernel = model.tensor([8, 8], scale=0.02, data=np.ones((8, 8), np.int8))
+    options = schema.FullyConnectedOptionsT()
+    model.op(schema.BuiltinOperator.FULLY_CONNECTED, [x, kernel, -1], [y], options, FULLY_CONNECTED_OPTIONS)
+    data = model.finish([x], [y])
+    for bits in (None, 4):
+        with pytest.raises(ConversionError, match=r"nothing to pack .* int16, int8, int16: int8 is wanted"):
+            convert(data, bits=bits)
 
 
 class TestWriteAtomically:

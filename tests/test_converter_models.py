@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter as StockInterpreter
-from nets import Tanh, dense, keras, layers, ql, ready
+from nets import Tanh, dense, drawn, keras, layers, ql, ready
 from subbyte.converter import ConversionError, convert
 from subbyte.converter.conversion import Conversion
 from subbyte.converter.graph import Graph
 from subbyte.converter.targets import PACKED_OP
 from subbyte.converter.verification import verify
+from subbyte.keyword_spotting import models
 
 BYTES_OF_A_NET = """
 import hashlib, sys
@@ -87,6 +88,19 @@ def test_another_process_gives_the_same_bytes():
     environment = os.environ | {"PYTHONHASHSEED": "7"}
     there = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert there.stdout.strip() == here
+
+
+def test_the_papers_model_with_16_bit_activations():
+    """M1: 223,780 weights of 8 bits, and bias and multiplier of 1,468 channels in 6 bytes each at the most."""
+    conversion = Conversion.start(drawn(lambda: models.model("M1", classes=7), seed=0), io="int16")
+    result = conversion.write()
+    assert sum(layer.weights for layer in result.layers) == 223_780
+    assert 0 < len(result.tflite) - 223_780 - 6 * 1_468 < 5_000
+    assert result.notes == []
+    ((name, _),) = conversion.graph.named("inputs").items()
+    x = np.random.default_rng(0).integers(-(2**15), 2**15, (12, 540)) * 2.0**-13
+    comparisons = verify(conversion, {name: x})
+    assert [(c.differing, c.bound.codes) for c in comparisons if c.bound] == [(0, 0)] * 14
 
 
 def test_a_shared_layer_is_stored_once():
@@ -224,6 +238,14 @@ def extreme_ranges():
     return stage_two(keras.Sequential([keras.Input((10,)), *small, ql.QuantActivation(1e6)]))
 
 
+def more_than_1024_outputs():
+    """TensorFlow's converter does not fold so long a vector if it is made of a scalar."""
+    wide = dense(1100, Tanh(1), normalization=ql.QuantBatchNormalization(scale=False))
+    plain = dense(1030, ql.quantizers.Linear(4, per_channel=False), use_bias=False)
+    layers_in_between = [ql.QuantInput(4.0), wide, ql.ClippedReLU(4.0), plain, ql.QuantActivation(4.0)]
+    return stage_two(keras.Sequential([keras.Input((6,)), *layers_in_between]))
+
+
 def trained_with_xla():
     model = dense_net()
     model.compile("adam", "mse", jit_compile=True)
@@ -235,7 +257,7 @@ def trained_with_xla():
 ODD = [
     functional_with_dictionaries, nested_twice, relu_as_an_argument, two_layers_on_one_tensor, noise_between,
     two_bit_activations, rank_four_with_pooling, subclassed, deferred, fixed_batch_of_float64, extreme_ranges,
-    trained_with_xla,
+    more_than_1024_outputs, trained_with_xla,
 ]  # fmt: skip
 
 
