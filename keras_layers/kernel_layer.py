@@ -289,8 +289,10 @@ class KernelLayer(tf.keras.layers.Layer):
 
         variables = {"gain": self.gain, "bias": self.bias}
         present = {key: value for key, value in variables.items() if value is not None}
-        vectors = [tf.broadcast_to(tf.cast(value, dtype), shape) for value in present.values()]
-        parameters = {"gain": tf.ones(shape, dtype), "bias": tf.zeros(shape, dtype)}
+        # Constants of the whole shape: TensorFlow's converter does not fold what makes a long vector of a scalar.
+        ones = tf.constant(1.0, dtype, shape)
+        vectors = [tf.cast(value, dtype) * ones for value in present.values()]
+        parameters = {"gain": ones, "bias": tf.constant(0.0, dtype, shape)}
         if present:
             parameters |= zip(present, numerics.straight_through(quantized)(*vectors), strict=True)
         step = self.kernel_quantizer.step(latent)
