@@ -11,6 +11,7 @@ from compilers import INCLUDE, STRICT, compile_c
 from models import Model, chain, random_layer, schema
 from subbyte.converter import ConversionError, command
 from subbyte.converter.c_source import c_source
+from subbyte.schemas.packed_layer import ActivationType
 
 
 class Layer(ctypes.Structure):
@@ -141,6 +142,13 @@ def float_input(layers) -> bytes:
     return model.finish([x], [model.layer(x, layers[0])])
 
 
+def sixteen_bits(layers) -> bytes:
+    layer = random_layer(np.random.default_rng(3), 40, 24, activation_type=ActivationType.INT16)
+    model = Model()
+    x = model.input_for(layer)
+    return model.finish([x], [model.layer(x, layer, name="wide")])
+
+
 REFUSED = {
     two_inputs: "one input, and this one has 2",
     an_add: "is a ADD, and C has packed layers alone",
@@ -148,6 +156,7 @@ REFUSED = {
     no_layer: "not a chain of packed layers",
     damaged: "short is damaged",
     other_scale: "packed for another input or output",
+    sixteen_bits: "wide has 16-bit activations, and a model in C has 8-bit ones",
     float_input: "input features is not int8.*QuantInput",
 }
 
