@@ -240,8 +240,8 @@ def extreme_ranges():
 
 def more_than_1024_outputs():
     """TensorFlow's converter does not fold so long a vector if it is made of a scalar."""
-    wide = dense(1100, Tanh(1), normalization=ql.QuantBatchNormalization(scale=False))
-    plain = dense(1030, ql.quantizers.Linear(4, per_channel=False), use_bias=False)
+    wide = ql.QuantDense(1100, kernel_quantizer=Tanh(1), normalization=ql.QuantBatchNormalization(scale=False))
+    plain = ql.QuantDense(1030, kernel_quantizer=ql.quantizers.Linear(4, per_channel=False), use_bias=False)
     layers_in_between = [ql.QuantInput(4.0), wide, ql.ClippedReLU(4.0), plain, ql.QuantActivation(4.0)]
     return stage_two(keras.Sequential([keras.Input((6,)), *layers_in_between]))
 
