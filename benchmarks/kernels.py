@@ -27,7 +27,7 @@ from .fresh import Loading, load_fresh
 from .machine import Probe, processor_name
 from .measure import Stopwatch, Timing
 from .networks import Model, Network, PackedFormat, forced_isa
-from .peers import STOCK_NAMES
+from .peers import INT16_FORMAT, STOCK_NAMES
 from .plan import Plan, against, microseconds
 from .tables import figure, markdown_table, write_section
 
@@ -78,6 +78,32 @@ def host(plan: Plan) -> str:
             "Weight bytes read, GB/s:",
             table(networks, rate(lambda network, name: sizes[network][name])),
             limits(plan),
+        ]
+    )
+
+
+def int16(plan: Plan) -> str:
+    """The paper's network with 16-bit activations, its M1, beside 8-bit ones."""
+    widths = (8, 5, 4)
+    formats = [PackedFormat(bits, int16=wide) for bits in widths for wide in (True, False)]
+    timings = plan.time(plan.models(PAPER, formats, ("float32", "int8", INT16_FORMAT.name)))
+    rows = [(f"packed {bits}", f"packed {bits}, int16", f"packed {bits}") for bits in widths]
+    cells = [
+        [
+            name,
+            microseconds(timings[wide].median),
+            microseconds(timings[narrow].median),
+            f"{timings[wide].median / timings[narrow].median:.2f}",
+            f"{timings[INT16_FORMAT.name].median / timings[wide].median:.1f}",
+        ]
+        for name, wide, narrow in [*rows, ("stock int8", INT16_FORMAT.name, "int8")]
+    ]
+    heads = ("weights", "int16", "int8", "int16 of int8", "stock 16x8 of int16")
+    return "\n\n".join(
+        [
+            f"{PAPER.name}, microseconds an invoke by activations, one thread; stock float32 takes "
+            f"{microseconds(timings['float32'].median)}:",
+            markdown_table(heads, cells),
         ]
     )
 
@@ -200,7 +226,17 @@ def loadings(plan: Plan, models: Sequence[Model], times: int) -> list[tuple[Mode
 
 SECTIONS: dict[str, Callable[[Plan], str]] = {
     section.__name__: section
-    for section in (host, isas, threads, rows, convolutions.conv_networks, convolutions.conv_layers, memory, load)
+    for section in (
+        host,
+        int16,
+        isas,
+        threads,
+        rows,
+        convolutions.conv_networks,
+        convolutions.conv_layers,
+        memory,
+        load,
+    )
 }
 
 

@@ -19,7 +19,9 @@ from subbyte.converter.linear import Grid
 from subbyte.converter.targets import PACKED_OP
 from subbyte.kernels import reference
 from subbyte.schemas import PackedLayer
+from subbyte.schemas.packed_layer import ActivationType
 
+INT16 = ActivationType.INT16
 ACTIVATION_SCALE = 2.0**-5
 
 
@@ -47,14 +49,15 @@ class Network:
 
 @dataclass(frozen=True)
 class PackedFormat:
-    """Weights of `bits` bits, evenly spaced or from a codebook."""
+    """Weights of `bits` bits, evenly spaced or from a codebook. Activations are int8, or `int16`."""
 
     bits: int
     codebook: bool = False
+    int16: bool = False
 
     @property
     def name(self) -> str:
-        return f"packed {self.bits}, codebook" if self.codebook else f"packed {self.bits}"
+        return f"packed {self.bits}{', codebook' * self.codebook}{', int16' * self.int16}"
 
 
 PACKED_FORMATS = (*(PackedFormat(bits) for bits in range(8, 0, -1)), PackedFormat(4, codebook=True))
@@ -127,11 +130,12 @@ def forced_isa(name: str | None) -> Iterator[None]:
 
 
 def random_input(shape: Sequence[int], dtype: type) -> NDArray[Any]:
-    """Floats between -1 and 1, or int8 codes, evenly spread."""
+    """Floats between -1 and 1, or int8 or int16 codes, evenly spread."""
     rng = np.random.default_rng(0)
     if dtype == np.float32:
         return rng.uniform(-1, 1, shape).astype(np.float32)
-    return rng.integers(-128, 128, shape).astype(np.int8)
+    codes = np.iinfo(dtype)
+    return rng.integers(codes.min, codes.max + 1, shape).astype(dtype)
 
 
 def model_path(folder: Path, network: str, model: str) -> Path:
@@ -158,30 +162,34 @@ def random_layers(network: Network, packed_format: PackedFormat) -> list[PackedL
     """Layers like those that the Keras layers deploy, with ReLU between them; scaled so that few outputs saturate."""
     rng = np.random.default_rng(0)
     layers: list[PackedLayer] = []
-    x, zero_point = random_input((16, network.widths[0]), np.int8), 0
+    x, zero_point = random_input((16, network.widths[0]), np.int16 if packed_format.int16 else np.int8), 0
     for _, channels in network.layers:
         layer = _random_layer(rng, packed_format, x, zero_point, channels)
         layers.append(layer)
-        sums = x.astype(np.float32) @ layer.weights.T.astype(np.float32) + layer.bias
+        sums = (x.astype(np.float64) @ layer.weights.T.astype(np.float64) + layer.bias).astype(np.int64)  # exact
         x, zero_point = reference.requantize(sums, layer), layer.output_zero_point
     return layers
 
 
 def _random_layer(
-    rng: np.random.Generator, packed_format: PackedFormat, x: NDArray[np.int8], zero_point: int, channels: int
+    rng: np.random.Generator, packed_format: PackedFormat, x: NDArray[Any], zero_point: int, channels: int
 ) -> PackedLayer:
     """One layer behind the activations `x` [samples, features]."""
     grid, weights = random_weights(rng, packed_format, (channels, x.shape[1]))
     spread = np.std((x.astype(np.float32) - zero_point) @ weights.T.astype(np.float32)) + 1
+    if packed_format.int16:
+        scale, codes, relu = ACTIVATION_SCALE / 2**8, 50 * 2**8, {"clamp": (0, 2**15 - 1), "activation_type": INT16}
+    else:
+        scale, codes, relu = ACTIVATION_SCALE, 50, {"output_zero_point": -128}  # whose clamp is ReLU
     return PackedLayer(
         codes=grid.encode(weights),
         weight_bits=grid.bits,
-        multiplier=ten_bits(np.full(channels, 50 / spread)),
+        multiplier=ten_bits(np.full(channels, codes / spread)),
         bias=(-zero_point * weights.sum(axis=1)).astype(np.int32),
-        input_scale=ACTIVATION_SCALE,
-        output_scale=ACTIVATION_SCALE,
+        input_scale=scale,
+        output_scale=scale,
         input_zero_point=zero_point,
-        output_zero_point=-128,  # whose clamp is ReLU
+        **relu,
         code_offset=grid.offset,
         code_step=grid.step,
         codebook=None if grid.codebook is None else np.asarray(grid.codebook, np.int8),
@@ -213,14 +221,13 @@ def packed_tflite(layers: Sequence[PackedLayer]) -> bytes:
     """A .tflite of packed layers, each behind the other."""
     graph = empty_graph()
     first = layers[0]
-    x = graph.add_tensor(
-        "x", (1, first.codes.shape[1]), TensorType.INT8, one_scale(first.input_scale, first.input_zero_point)
-    )
+    kind = TensorType.INT16 if first.activation_type == INT16 else TensorType.INT8
+    x = graph.add_tensor("x", (1, first.codes.shape[1]), kind, one_scale(first.input_scale, first.input_zero_point))
     graph.main.inputs = [x]
     for number, layer in enumerate(layers):
         packed = graph.add_constant("", np.frombuffer(layer.pack(), np.uint8), TensorType.UINT8)
         quantization = one_scale(layer.output_scale, layer.output_zero_point)
-        y = graph.add_tensor(f"y{number}", (1, layer.codes.shape[0]), TensorType.INT8, quantization)
+        y = graph.add_tensor(f"y{number}", (1, layer.codes.shape[0]), kind, quantization)
         code = graph.operator_code(PACKED_OP)
         graph.operators.append(schema.OperatorT(opcodeIndex=code, inputs=[x, packed], outputs=[y]))
         x = y

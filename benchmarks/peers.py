@@ -22,15 +22,16 @@ class StockFormat:
     """Weights of `bits` bits, a scale for each channel.
 
     `dynamic`: inputs and activations are float, and rounded to 8 bits inside each op by the range of that input
-    ("dynamic range"). Otherwise they are int8 tensors, as in a packed model.
+    ("dynamic range"). Otherwise they are int8 tensors, as in a packed model, or `int16` ones.
     """
 
     bits: int
     dynamic: bool = False
+    int16: bool = False
 
     @property
     def name(self) -> str:
-        return f"int{self.bits}, dynamic" if self.dynamic else f"int{self.bits}"
+        return f"int{self.bits}{', dynamic' * self.dynamic}{', int16' * self.int16}"
 
 
 # What the stock interpreter runs with weights of that size: int2 exists as dynamic range alone.
@@ -41,6 +42,7 @@ STOCK_FORMATS = (
     StockFormat(4, dynamic=True),
     StockFormat(2, dynamic=True),
 )
+INT16_FORMAT = StockFormat(8, int16=True)  # which no other format needs to be held against
 STOCK_NAMES = ("float32", *(stock_format.name for stock_format in STOCK_FORMATS))
 
 
@@ -48,7 +50,7 @@ def stock_models(network: Network, folder: Path, names: tuple[str, ...] = STOCK_
     """Writes the network, with random weights, in the formats of these names."""
     floats = float_tflite(network)
     contents = {"float32": floats} if "float32" in names else {}
-    for stock_format in STOCK_FORMATS:
+    for stock_format in (*STOCK_FORMATS, INT16_FORMAT):
         if stock_format.name in names:
             contents[stock_format.name] = quantize(floats, network, stock_format)
     models = []
@@ -112,7 +114,10 @@ def quantize(floats: bytes, network: Network, stock_format: StockFormat) -> byte
         else:
             # Inputs and outputs of the model are operations too, and become int8.
             work.add_static_config(
-                ".*", operations.ALL_SUPPORTED, activation_num_bits=8, weight_num_bits=stock_format.bits
+                ".*",
+                operations.ALL_SUPPORTED,
+                activation_num_bits=16 if stock_format.int16 else 8,
+                weight_num_bits=stock_format.bits,
             )
             sample = random_input((CALIBRATION_SAMPLES, 1, network.widths[0]), np.float32)
             ranges = work.calibrate({"serving_default": [{"inputs": x} for x in sample]})

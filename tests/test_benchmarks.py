@@ -51,10 +51,10 @@ SMALL_CONVOLUTIONS = ConvNetwork("every op", every_op)
 
 
 class FakeStopwatch(Stopwatch):
-    """Knows what everything takes: packed 4 a microsecond, int4 three, float32 eight, the rest six; and a spread."""
+    """Knows what everything takes, such as packed 4 a microsecond and int4 three; the rest six; and a spread."""
 
     def time_in_turn(self, calls: Mapping[Name, Callable[[], object]]) -> dict[Name, Timing]:
-        microseconds = {"packed 4": 1.0, "int4": 3.0, "float32": 8.0}
+        microseconds = {"packed 4": 1.0, "int4": 3.0, "float32": 8.0, "packed 4, int16": 2.0, "int8, int16": 4.0}
         medians = {name: 1e-6 * microseconds.get(str(name), 6.0) for name in calls}
         return {name: Timing((0.5 * median, median, 2 * median)) for name, median in medians.items()}
 
@@ -106,16 +106,20 @@ def test_networks_are_named_by_their_widths() -> None:
     assert SMALL.weights == 32 * 24 + 24 * 8
 
 
-@pytest.mark.parametrize("packed_format", PACKED_FORMATS, ids=lambda packed_format: packed_format.name)
+FORMATS = (*PACKED_FORMATS, PackedFormat(5, int16=True))
+
+
+@pytest.mark.parametrize("packed_format", FORMATS, ids=lambda packed_format: packed_format.name)
 def test_packed_models_use_their_range_and_are_checked(packed_format: PackedFormat, tmp_path: Path) -> None:
     model = packed_model(SMALL, packed_format, tmp_path)
     assert [layer.weight_bits for layer in packed_layers(model)] == [packed_format.bits] * 2
     interpreter = model.interpreter(rows=50)
     codes = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-    inside = codes[(codes > -128) & (codes < 127)]
+    unit = 256 if packed_format.int16 else 1
+    inside = codes[(codes > (0 if packed_format.int16 else -128)) & (codes < 127 * unit)]
     assert inside.size > codes.size / 4
-    assert inside.std() > 10
-    wrong = [dataclasses.replace(layer, bias=layer.bias + 1000) for layer in packed_layers(model)]
+    assert inside.std() > 10 * unit
+    wrong = [dataclasses.replace(layer, bias=layer.bias + 1000 * unit) for layer in packed_layers(model)]
     with pytest.raises(ValueError, match="other numbers than the reference"):
         dataclasses.replace(model, expected=lambda x: networks.run_reference(wrong, x)).interpreter()
 
@@ -147,6 +151,15 @@ def test_stock_models_are_what_they_are_called(tmp_path: Path) -> None:
         ends = np.int8 if name in ("int8", "int4") else np.float32
         assert interpreter.get_input_details()[0]["dtype"] == ends
         assert interpreter.get_output_details()[0]["dtype"] == ends
+
+
+def test_the_stock_model_with_16_bit_activations(tmp_path: Path) -> None:
+    (model,) = stock_models(SMALL, tmp_path, ("int8, int16",))
+    graph = Graph.read(model.path.read_bytes())
+    types = {graph.tensor(int(tensor)).type for op in graph.operators for tensor in (op.inputs[0], op.outputs[0])}
+    assert types == {TensorType.INT16}
+    assert {graph.tensor(int(op.inputs[2])).type for op in graph.operators} == {TensorType.INT64}
+    assert model.interpreter(rows=3).get_input_details()[0]["dtype"] == np.int16
 
 
 def test_stock_models_compute_the_network(tmp_path: Path) -> None:
@@ -323,6 +336,15 @@ def test_the_host_tables(plan: tool.Plan) -> None:
     assert spread["packed 4"] == ["0.50 to 2.00"] * 2
     assert weights["packed 4"] == ["0.96"]  # 960 weights in 1000 ns
     assert list(limits["the same"]) == list(tool.READ_SIZES)
+
+
+def test_the_table_of_16_bit_activations(plan: tool.Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool, "PAPER", SMALL)
+    (table,) = (part for part in tool.int16(plan).split("\n\n") if part.startswith("|"))
+    assert cells(table)["weights"] == ["int16", "int8", "int16 of int8", "stock 16x8 of int16"]
+    assert cells(table)["packed 4"] == ["2.00", "1.00", "2.00", "2.0"]
+    assert cells(table)["packed 8"] == ["6.00", "6.00", "1.00", "0.7"]
+    assert cells(table)["stock int8"] == ["4.00", "6.00", "0.67", "1.0"]
 
 
 def test_the_other_tables_of_time(plan: tool.Plan, monkeypatch: pytest.MonkeyPatch) -> None:
