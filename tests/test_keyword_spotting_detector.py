@@ -34,6 +34,8 @@ from subbyte.keyword_spotting import (
     train,
 )
 
+from benchmarks import streaming as benchmark
+
 RNG = np.random.default_rng(0)
 PHRASES = {"alexa": "alexa", "view_glass": "view glass"}
 RATE = features.SAMPLE_RATE
@@ -504,3 +506,21 @@ def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     soundfile.write(tmp_path / "a.wav", np.zeros(8000), 8000)
     with pytest.raises(ImportError, match="has 8000 samples a second, not 16000: pip install soxr"):
         list(listen.file_blocks(tmp_path / "a.wav"))
+
+
+# The benchmark
+
+
+def test_the_benchmark_compares_streaming_with_clips(
+    model: Path, speech: Path, dataset: data.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A packed model's figures on two synthetic phrases: the first is exact, the others have their form checked."""
+    lines = list(benchmark.agreement(str(model), dataset, str(speech), 0.5))
+    assert lines[0] == "* at the centre of a clip: 8 of 8 clips have the same scores, bit for bit"
+    cells = lines[-2].split(" | ")
+    assert cells[1].endswith("of 8")
+    assert float(cells[3]) >= 75.0  # at most two of eight clips lie at the edge of what surrounds them
+    monkeypatch.setattr(benchmark, "BACKGROUNDS", (None,))
+    table = list(benchmark.rates(str(model), str(speech)))
+    assert [len(line.split(" | ")) for line in table[2:-1]] == [6, 6]
+    assert "8 keywords in test" in table[-1]
