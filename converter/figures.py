@@ -135,7 +135,7 @@ def grouped_bars(name: str, rows: Sequence[str], series: Mapping[str, Sequence[f
 
 def _rows(axes: Axes, rows: list[str], unit: str) -> None:
     axes.set_yticks(range(len(rows)), [_short(row) for row in rows])
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.45, -0.55)
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f}K" if value >= 1000 else f"{value:g}")
     axes.locator_params(axis="x", nbins=5)
@@ -145,9 +145,10 @@ def _rows(axes: Axes, rows: list[str], unit: str) -> None:
 
 def _legend(axes: Axes, titles: list[str], handle: float = 1.0) -> None:
     """Above the plot, in as many columns as there is room for."""
-    letters = max(map(len, titles)) + 1.8 * handle + 4
-    columns = int(_WIDTH * 72 / (0.55 * _TEXT * letters))
-    axes.figure.legend(loc="outside upper left", ncols=max(1, columns), handlelength=handle, columnspacing=1.2)
+    room = _WIDTH * 72 / (0.55 * _TEXT)  # in letters
+    widths = [len(title) + 1.8 * handle + 3.5 for title in titles]
+    columns = len(titles) if sum(widths) < room else max(1, int(room / max(widths)))
+    axes.figure.legend(loc="outside upper left", ncols=columns, handlelength=handle, columnspacing=1.2)
 
 
 def _short(text: str, length: int = 22) -> str:
@@ -178,16 +179,13 @@ def codes_and_values(
         axes.add_patch(
             PathPatch(_bars(codes, shares, step if len(codes) > 64 else 0.8 * step), facecolor=SERIES[0], linewidth=0)
         )
-        highest = shares.max()
-        inside = shares[1:-1].max(initial=0.0)
-        if highest > 3 * inside > 0:  # what lies at an end would leave nothing to see of the others
-            _tell_cut_bars(axes, codes, shares, 1.3 * inside)
-            highest = 1.3 * inside / 1.08
+        highest = _highest_shown(shares)
+        _tell_cut_bars(axes, codes, shares, 1.08 * highest)
         ends = [codes[0] - step, codes[-1] + step]
         if density is not None:
             heights, edges = density[0] * step, density[1]
             axes.stairs(heights, edges, color=SERIES[1], linewidth=1.2)
-            highest = max(highest, heights.max())
+            highest = max(highest, min(heights.max(), 3 * highest))
             ends = [min(ends[0], edges[0]), max(ends[1], edges[-1])]
         axes.set_ylim(0, 1.08 * highest)
         axes.set_xlim(*ends)
@@ -199,12 +197,21 @@ def codes_and_values(
     return svg(name, draw, height=1.5, width=3.2, label=label)
 
 
+def _highest_shown(shares: NDArray[np.floating]) -> float:
+    """The largest share, or less where one or two bars would leave nothing to see of the others."""
+    third, second, first = np.sort(np.concatenate([np.zeros(3), shares]))[-3:]
+    for height, cut in ((third, second), (second, first)):
+        if 0 < 3 * height < cut:
+            return float(1.2 * height)
+    return float(first)
+
+
 def _tell_cut_bars(axes: Axes, codes: NDArray[np.floating], shares: NDArray[np.floating], top: float) -> None:
-    """Writes the height of a first or last bar beside it where it is higher than the plot."""
-    for end, side, offset in ((0, "left", 4), (-1, "right", -4)):
-        if shares[end] > top:
-            text = f"{shares[end]:.1%} at {codes[end]:.4g}"
-            axes.annotate(text, (codes[end], top), (offset, -2), textcoords="offset points", ha=side, va="top")
+    """Writes its height beside each bar that is higher than the plot."""
+    for code, share in zip(codes[shares > top], shares[shares > top], strict=True):
+        side, offset = ("left", 4) if code < codes.mean() else ("right", -4)
+        text = f"{share:.1%} at {code:.4g}"
+        axes.annotate(text, (code, top), (offset, -2), textcoords="offset points", ha=side, va="top")
 
 
 def _bars(centres: NDArray[np.floating], heights: NDArray[np.floating], width: float) -> Any:
