@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from compilers import INCLUDE, ROOT, ZIG, compile_c, core_sources
-from models import random_layer
+from models import INT16, random_layer
 from subbyte.kernels import reference
 from subbyte.schemas.packed_layer import Geometry, Op, Padding
 
@@ -42,7 +42,7 @@ def run(program: Path, folder: Path, op: str, packed: bytes, x: np.ndarray, outp
     (folder / "packed").write_bytes(packed)
     (folder / "input").write_bytes(x.tobytes())
     shapes = (",".join(map(str, shape)) for shape in (x.shape, output_shape))
-    command = [program, op, folder / "packed", folder / "input", *shapes, *scales]
+    command = [program, op, folder / "packed", folder / "input", *shapes, *scales, x.itemsize]
     return subprocess.run(list(map(str, command)), capture_output=True, check=False)
 
 
@@ -53,6 +53,19 @@ def test_the_op_computes_the_layer(program, layer, rows, tmp_path):
     assert (done.returncode, done.stderr) == (0, b"")
     output = np.frombuffer(done.stdout, np.int8).reshape(rows, 21)
     np.testing.assert_array_equal(output, reference.fully_connected(layer, x))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_16_bit_activations(program, rows, tmp_path):
+    rng = np.random.default_rng(3)
+    layer = random_layer(rng, 50, 21, 5, activation_type=INT16)
+    x = rng.integers(-(2**15), 2**15, (rows, 50)).astype(np.int16)
+    done = run(program, tmp_path, "SubbyteFullyConnected", layer.pack(), x, (rows, 21), 0.5, 0.5)
+    assert (done.returncode, done.stderr) == (0, b"")
+    output = np.frombuffer(done.stdout, np.int16).reshape(rows, 21)
+    np.testing.assert_array_equal(output, reference.fully_connected(layer, x))
+    done = run(program, tmp_path, "SubbyteFullyConnected", layer.pack(), x.astype(np.int8), (rows, 21), 0.5, 0.5)
+    assert (done.returncode, done.stderr) == (2, b"subbyte: the first input and the output must be int16")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 // One packed layer through the op that a resolver was given, for test_op_resolver.py. Compiled once for each runtime.
 //
-//   resolver OP PACKED INPUT INPUT_SHAPE OUTPUT_SHAPE INPUT_SCALE OUTPUT_SCALE     prints the int8 outputs
+//   resolver OP PACKED INPUT INPUT_SHAPE OUTPUT_SHAPE INPUT_SCALE OUTPUT_SCALE CODE_BYTES     prints the outputs
 //
-// Shapes are lists such as 1,8,8,3.
+// Shapes are lists such as 1,8,8,3. Inputs and outputs are int8, or int16 where codes have 2 bytes.
 #include <cstdarg>
 #include <cstdio>
 #include <fstream>
@@ -83,15 +83,17 @@ int main(int, char **arguments) {
   std::vector<char> packed = read(arguments[2]), input = read(arguments[3]);
   TfLiteIntArray shapes[] = {parse_shape(arguments[4]), {1, {(int)packed.size()}}, parse_shape(arguments[5]), {0, {}}};
   const TfLiteIntArray expected = shapes[2];
-  size_t outputs = 1;
+  const size_t code_bytes = std::stoul(arguments[8]);
+  const TfLiteType type = code_bytes == 2 ? kTfLiteInt16 : kTfLiteInt8;
+  size_t outputs = code_bytes;
   for (int i = 0; i < expected.size; ++i) {
     outputs *= (size_t)expected.data[i];
   }
   std::vector<int8_t> output(outputs);
   TfLiteTensor tensors[4] = {};
-  tensors[0] = {kTfLiteInt8, {}, &shapes[0], {std::stof(arguments[6]), 0}, kTfLiteArenaRw, input.size()};
+  tensors[0] = {type, {}, &shapes[0], {std::stof(arguments[6]), 0}, kTfLiteArenaRw, input.size()};
   tensors[1] = {kTfLiteUInt8, {}, &shapes[1], {}, kTfLiteMmapRo, packed.size()};
-  tensors[2] = {kTfLiteInt8, {}, &shapes[2], {std::stof(arguments[7]), 0}, kTfLiteArenaRw, output.size()};
+  tensors[2] = {type, {}, &shapes[2], {std::stof(arguments[7]), 0}, kTfLiteArenaRw, output.size()};
   tensors[3].dims = &shapes[3];
   tensors[0].data.data = input.data();
   tensors[1].data.data = packed.data();
