@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from subbyte.converter.measuring import Timing
+
 from .conv_networks import STOCK_NAMES, ConvNetwork, conv_models, ds_cnn, resnet8, tc_resnet8
-from .measure import Timing
 from .networks import PACKED_FORMATS
 from .plan import Plan, against
 from .tables import markdown_table

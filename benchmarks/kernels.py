@@ -21,11 +21,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from subbyte import kernels
+from subbyte.converter.measuring import Stopwatch, Timing, processor_name
 
 from . import conv_networks, convolutions
 from .fresh import Loading, load_fresh
-from .machine import Probe, processor_name
-from .measure import Stopwatch, Timing
+from .machine import Probe
 from .networks import Model, Network, PackedFormat, forced_isa
 from .peers import INT16_FORMAT, STOCK_NAMES
 from .plan import Plan, against, microseconds

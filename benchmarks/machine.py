@@ -1,33 +1,20 @@
-"""The machine: its name, and its limits as `probe.c` measures them."""
+"""The machine's limits, as `probe.c` measures them."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import os
-import platform
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-
-from .measure import Stopwatch
+from subbyte.converter.measuring import Stopwatch
 
 SOURCE = Path(__file__).with_name("probe.c")
 WORD_BYTES, VECTOR_BYTES = 8, 64
 READ_AT_LEAST = 1 << 20  # bytes in a call, so that the call itself costs nothing
-
-
-def processor_name() -> str:
-    """As the processor calls itself."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 class Probe:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from subbyte.converter.flatbuffer import TensorType
 from subbyte.converter.graph import Graph
+from subbyte.converter.measuring import Name, Stopwatch, Timing
 from subbyte.schemas import PackedLayer
 from subbyte.schemas.packed_layer import Op
 
@@ -22,7 +23,6 @@ from benchmarks import kernels as tool
 from benchmarks.conv_networks import ConvNetwork, Draft, conv_models, float_tflite, run_stock
 from benchmarks.fresh import arena_bytes, heap_bytes, load_fresh
 from benchmarks.machine import Probe, aligned_words
-from benchmarks.measure import Name, Stopwatch, Timing
 from benchmarks.networks import (
     ACTIVATION_SCALE,
     PACKED_FORMATS,
