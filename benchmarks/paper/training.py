@@ -41,7 +41,7 @@ def train_missing(
     missing = [key for key, path in paths.items() if not path.is_file()]
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     context = multiprocessing.get_context("spawn")
-    with Progress(*columns) as progress, ProcessPoolExecutor(jobs, mp_context=context, initializer=_one_thread) as pool:
+    with Progress(*columns) as progress, ProcessPoolExecutor(jobs, mp_context=context, initializer=one_thread) as pool:
         task = progress.add_task("training", total=len(paths), completed=len(paths) - len(missing))
         running = {pool.submit(_train, by_name[name], seed, paths[name, seed], data_dir): (name, seed)
                    for name, seed in missing}  # fmt: skip
@@ -52,7 +52,8 @@ def train_missing(
     return paths
 
 
-def _one_thread() -> None:
+def one_thread() -> None:
+    """Of a process that trains or measures: as many of them run side by side as there are cores."""
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     import tensorflow as tf
 
