@@ -19,7 +19,7 @@ from .graph import Graph
 from .linear import LinearOp, activation_parameters
 
 #: Stock ops that hand codes on as they are.
-_MOVES = {
+MOVES = {
     "RESHAPE", "MAX_POOL_2D", "CONCATENATION", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "PAD", "SLICE", "STRIDED_SLICE",
     "SPLIT", "PACK", "UNPACK", "GATHER", "DEQUANTIZE", "REDUCE_MAX", "CAST",
     "MINIMUM", "MAXIMUM",
@@ -64,4 +64,4 @@ def _only_moves(graph: Graph, op: object) -> bool:
         return graph.tensor(int(op.inputs[0])).type == TensorType.FLOAT32  # type: ignore[attr-defined]
     tensors = [int(tensor) for tensor in (*op.inputs, *op.outputs) if tensor >= 0]  # type: ignore[attr-defined]
     scales = {graph.quantization(tensor) for tensor in tensors} - {None}
-    return graph.kind(op) in _MOVES and len(scales) <= 1
+    return graph.kind(op) in MOVES and len(scales) <= 1

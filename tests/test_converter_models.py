@@ -98,7 +98,8 @@ def test_the_papers_model_with_16_bit_activations():
     assert 0 < len(result.tflite) - 223_780 - 6 * 1_468 < 5_000
     assert result.notes == []
     ((name, _),) = conversion.graph.named("inputs").items()
-    x = np.random.default_rng(0).integers(-(2**15), 2**15, (12, 540)) * 2.0**-13
+    # Half of the inputs are on ties, which `verify` keeps out of the comparison.
+    x = np.random.default_rng(0).integers(-(2**16), 2**16, (12, 540)) * 2.0**-14
     comparisons = verify(conversion, {name: x})
     assert [(c.differing, c.bound.codes) for c in comparisons if c.bound] == [(0, 0)] * 14
 
