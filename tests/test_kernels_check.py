@@ -38,9 +38,9 @@ def test_a_lying_header_of_16_bit_activations_is_refused(name, value, message):
 
 def test_sums_that_could_leave_40_bits_are_refused():
     # 40 inputs of 16 bits, and 128 that are in the bias; weights of -4 to 3. They sum up to 0: nothing is in the bias.
-    largest = (2**39 - 1 - 40 * 4 * (2**15 + 2**7)) // 2**15
+    largest = (2**39 - 1 - 40 * 4 * (2**15 + 2**7)) // 2**8
     fields = {"codes": np.full((20, 40), 4), "activation_type": INT16}
-    packed = layer_bytes(**fields, bias=np.array([*[2**15] * 19, largest * 2**15]))
+    packed = layer_bytes(**fields, bias=np.array([*[2**8] * 19, largest * 2**8]))
     native.check(packed)
     last = int(np.frombuffer(packed, HEADER, 1)[0]["bias_offset"]) + 4 * 19
     native.check(packed[:last] + np.int32(-largest).tobytes() + packed[last + 4 :])

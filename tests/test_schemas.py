@@ -149,11 +149,11 @@ def test_biases_of_16_bit_activations():
     assert read([2**37, -(2**35)]) == (4, 7, [2**30 + 6, -(2**28) - 19])
     with pytest.raises(ValueError, match="multiples of a power of two"):
         read([2**37, 1])
-    # 3 inputs, weights to 8: the sum takes 24 * (2^15 + 2^7) of 2^39, more than 24 units of the shift.
-    largest = int16_layer([(2**24 - 25) * 2**15, 0], codes=np.full((2, 3), 8))
+    # 3 inputs, weights to 8: the sum takes 24 * (2^15 + 2^7) of 2^39, which is 3084 units of the shift.
+    largest = int16_layer([(2**31 - 3085) * 2**8, 0], codes=np.full((2, 3), 8))
     assert PackedLayer.unpack(largest.pack()) == largest
     with pytest.raises(ValueError, match="leave 40 bits"):
-        int16_layer([(2**24 - 24) * 2**15, 0], codes=np.full((2, 3), 8)).pack()
+        int16_layer([(2**31 - 3084) * 2**8, 0], codes=np.full((2, 3), 8)).pack()
 
 
 @pytest.mark.parametrize(
