@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import math
 from collections.abc import Iterable, Sequence
@@ -169,7 +170,7 @@ def _verdict(comparisons: Sequence[Comparison] | None) -> tuple[str, str]:
 def _size(conversion: Conversion, result: Result, files: dict[str, bytes]) -> Section:
     found = {target: Footprint.of(tflite) for target, tflite in files.items() if target != "float32"}
     packed = found["packed"]
-    graph = conversion.graph
+    graph = copy.deepcopy(conversion.graph)
     graph.prune_operators()
     ops = layers_of(graph)
     names = [op.layer if isinstance(op, LinearOp) else layer_name(graph, op) for op in ops]

@@ -17,7 +17,7 @@ from .verification import Exposed
 #: Inputs that the activations are measured on; more change no figure that a page shows.
 SAMPLES = 1000
 
-_BINS = 60
+_MOST_BINS = 60
 _MOVES = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE")  # the codes behind are those before
 
 
@@ -72,7 +72,8 @@ def weight_usage(op: LinearOp) -> WeightUsage:
         low, high = values[0] - step / 2, values[-1] + step / 2
         real = op.real_weights.ravel()
         clipped = float(np.mean((real < low) | (real > high)))
-        heights, edges = np.histogram(real, _BINS, (low - 1.5 * step, high + 1.5 * step))
+        bins = min(_MOST_BINS, 10 + int(3 * np.cbrt(real.size)))  # few weights make many bins look like teeth
+        heights, edges = np.histogram(real, bins, (low - 1.5 * step, high + 1.5 * step))
         density = heights / (real.size * np.diff(edges)), edges
     return WeightUsage(
         layer=op.layer,
