@@ -87,12 +87,12 @@ class Built:
 def build(path: Path) -> Built:
     """From a .keras file: as deployed, as the stock model of the same numbers, and with two outputs."""
     import tensorflow as tf
-    from subbyte import converter
+    from subbyte import converter, keras_layers
     from subbyte.keyword_spotting.demo import stock_tflite
 
     network = tf.keras.models.load_model(path, compile=False)
     small = with_two_outputs(network)
-    if not any(hasattr(layer, "kernel_quantizer") for layer in network.layers):
+    if not any(isinstance(layer, keras_layers.QuantInput) for layer in network.layers):
         stock = stock_tflite(network)
         return Built(stock, stock, stock_tflite(small), sum(4 * weight.size for weight in small.get_weights()))
     found = converter.convert(small, io="int8" if _is_int8(network) else "float32")
