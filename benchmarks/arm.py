@@ -22,11 +22,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from subbyte.kernels import reference
 from subbyte.schemas import HEADER, PackedLayer
+from subbyte.schemas.packed_layer import ActivationType
 
 from tests.compilers import INCLUDE, ROOT, ZIG, compile_c, core_sources
 from tests.emulator import ARM64_MAX, CORTEX_A7, CORTEX_A72, Processor, Program
@@ -36,7 +38,11 @@ from .tables import figure, markdown_table, write_section
 
 PAPER = Network((540, 87, 400, 87, 400, 87, 400, 2))
 LARGE = Network((2048,) * 5)  # does not fit in the cache at any width
-FORMATS = (*(PackedFormat(bits) for bits in range(8, 0, -1)), PackedFormat(4, codebook=True))
+FORMATS = (
+    *(PackedFormat(bits) for bits in range(8, 0, -1)),
+    PackedFormat(4, codebook=True),
+    *(PackedFormat(bits, int16=True) for bits in (8, 5, 4)),
+)
 #: What a core may read of memory behind its caches, bytes a cycle: an assumption for the last table.
 BANDWIDTHS = {"Cortex-A53": 1.5, "Cortex-A55": 2.0, "Cortex-A72": 3.0, "Neoverse N1": 6.0}
 ITERATIONS = 100
@@ -179,6 +185,7 @@ class Bench:
         functions = (
             "subbyte_find_isa",
             "subbyte_fully_connected",
+            "subbyte_fully_connected_int16",
             "float32_layer",
             "float32_layer_at_once",
             machine.int8,
@@ -201,12 +208,16 @@ class Bench:
     def packed(self, layers: Sequence[PackedLayer]) -> Execution:
         isa = self.program.call("subbyte_find_isa", self.machine.variant.encode() + b"\0")
 
-        def call(layer: PackedLayer, x: NDArray[np.int8], expected: NDArray[np.int8]) -> None:
+        def call(layer: PackedLayer, x: NDArray[Any], expected: NDArray[Any]) -> None:
             y = np.zeros_like(expected)
-            self.program.call("subbyte_fully_connected", layer.pack(), x, 1, y, isa)
+            if layer.activation_type == ActivationType.INT16:
+                scratch = np.zeros(2 * x.size, np.int8)
+                self.program.call("subbyte_fully_connected_int16", layer.pack(), x, 1, y, scratch, isa)
+            else:
+                self.program.call("subbyte_fully_connected", layer.pack(), x, 1, y, isa)
             np.testing.assert_array_equal(y, expected)
 
-        return self.execute(functools.partial(call, *case) for case in int8_cases(layers))
+        return self.execute(functools.partial(call, *case) for case in packed_cases(layers))
 
     def int8(self, layers: Sequence[PackedLayer]) -> Execution:
         def call(layer: PackedLayer, x: NDArray[np.int8], expected: NDArray[np.int8]) -> None:
@@ -214,7 +225,7 @@ class Bench:
             self.program.call(self.machine.int8, signed_weights(layer), np.append(x, np.zeros(16, np.int8)), y)
             np.testing.assert_array_equal(y, expected)
 
-        return self.execute(functools.partial(call, *case) for case in int8_cases(layers))
+        return self.execute(functools.partial(call, *case) for case in packed_cases(layers))
 
     def float32(self, network: Network, function: str) -> Execution:
         rng = np.random.default_rng(0)
@@ -235,9 +246,9 @@ class Bench:
         return self.execute(functools.partial(call, *case) for case in cases)
 
 
-def int8_cases(layers: Sequence[PackedLayer]) -> Iterator[tuple[PackedLayer, NDArray[np.int8], NDArray[np.int8]]]:
+def packed_cases(layers: Sequence[PackedLayer]) -> Iterator[tuple[PackedLayer, NDArray[Any], NDArray[Any]]]:
     """Each layer, its input and the output that it must give."""
-    x = random_input((1, layers[0].codes.shape[1]), np.int8)
+    x = random_input((1, layers[0].codes.shape[1]), layers[0].activation_dtype.type)
     for layer in layers:
         y = reference.fully_connected(layer, x)
         yield layer, x[0], y[0]
