@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from subbyte.keyword_spotting import models
 from subbyte.keyword_spotting.augment import training_windows
 from subbyte.keyword_spotting.data import Dataset
 from subbyte.keyword_spotting.demo import stock_tflite
@@ -117,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", help="recordings; default: $SUBBYTE_DATA, else synthetic speech")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--models", nargs="+", choices=models.CONVOLUTIONAL, default=list(models.CONVOLUTIONAL))
+    parser.add_argument("--models", nargs="+", choices=TRAINING, default=list(TRAINING))
     parser.add_argument("--output_dir", type=Path, default=Path("build/accuracy"))
     flags = parser.parse_args()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from subbyte.converter.logs import silence_native_logs
 
 from .models import NAMES
-from .train import Recipe, train
+from .train import Recipe, recipe_for, train
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     add.add_argument("--bits", type=int, choices=range(1, 9), help="of the weights, in place of the model's own")
     add.add_argument("--output", required=True, help="the .keras file; its normalization goes beside it as .npz")
     add.add_argument("--seed", type=int, default=0)
-    add.add_argument("--updates", type=int, default=Recipe.updates, help="of stage 1; default: %(default)s")
+    add.add_argument("--updates", type=int, help="of stage 1; default: those of the model's recipe")
 
     add = commands.add_parser("evaluate", parents=[everywhere], help="report the accuracy of a model file")
     add.add_argument("--model", required=True, help="a .keras or .tflite file")
@@ -74,7 +75,9 @@ def run_train(flags: argparse.Namespace) -> None:
     if not flags.output.endswith(".keras"):
         raise ValueError(f"--output={flags.output}: the name must end in .keras")
     dataset = Dataset.load(flags.data_dir, progress=True)
-    recipe, state = Recipe(updates=flags.updates), f"{flags.output}.state"
+    recipe, state = recipe_for(flags.model), f"{flags.output}.state"
+    if flags.updates is not None:
+        recipe = dataclasses.replace(recipe, updates=flags.updates)
     trained = train(flags.model, dataset, flags.seed, recipe, bits=flags.bits, progress=True, state=state)
     trained.save(flags.output)
     logits = moving_average(keras_logits(trained.model, trained.normalization(dataset.dev.views())))

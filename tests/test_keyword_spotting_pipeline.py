@@ -300,9 +300,9 @@ def test_the_quantizer_can_be_another() -> None:
     assert {(type(found), found.bits) for found in quantizers} == {(ql.quantizers.Linear, 5)}
 
 
-@pytest.mark.parametrize("name", ["ds_cnn", "tc_resnet"])
+@pytest.mark.parametrize("name", ["ds_cnn", "tc_resnet", "tc_resnet_wide"])
 def test_convolutional_models_have_the_papers_layers(name: str) -> None:
-    """Kernels by hand: as in MLPerf Tiny and arXiv 1904.03814, for 7 classes and 20 mel bands."""
+    """Kernels by hand: as in MLPerf Tiny and arXiv 1904.03814, and wider, for 7 classes and 20 mel bands."""
     from subbyte import keras_layers as ql
 
     floating = models.model(name)
@@ -314,8 +314,14 @@ def test_convolutional_models_have_the_papers_layers(name: str) -> None:
         "tc_resnet": 3 * 20 * 16
         + sum(9 * a * b + 9 * b * b + a * b for a, b in ((16, 24), (24, 32), (32, 48)))
         + 48 * 7,
+        "tc_resnet_wide": 3 * 20 * 32
+        + sum(9 * a * b + 9 * b * b + a * b for a, b in ((32, 44), (44, 60), (60, 92)))
+        + 92 * 7,
     }[name]
     assert sum(int(np.prod(layer.kernel.shape)) for layer in kernels) == by_hand
+    if name != "ds_cnn":  # the classifier's bias, and behind every convolution 4 vectors of batch normalization
+        channels = {"tc_resnet": 16 + 3 * (24 + 32 + 48), "tc_resnet_wide": 32 + 3 * (44 + 60 + 92)}[name]
+        assert floating.count_params() == by_hand + 7 + 4 * channels <= 250_000
     bits = [layer.kernel_quantizer.bits for layer in kernels]
     assert (bits[0], set(bits[1:-1]), bits[-1]) == (8, {3}, 8)
     assert {type(layer.kernel_quantizer) for layer in kernels} == {ql.quantizers.Linear}
@@ -347,6 +353,21 @@ def test_the_learning_rate_follows_the_kind_of_weights() -> None:
     assert train.learning_rate("M4") == train.LEARNING_RATES["Tanh"]
     assert train.learning_rate("M4", ql.quantizers.Linear) == train.LEARNING_RATES["Linear"]
     assert train.learning_rate("M4", lambda bits: ql.quantizers.Tanh(bits)) == train.LEARNING_RATES["Linear"]
+
+
+def test_a_model_trains_by_its_own_recipe(dataset: data.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def draw(split: data.Split, windows: int, classes: int, settings: augment.Augmentation, seed: int) -> None:
+        drawn.append((windows, settings))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "training_windows", draw)
+    for name, recipe in (("tc_resnet_wide", None), ("tc_resnet_wide", QUICK), ("tc_resnet", None), ("M4", None)):
+        with pytest.raises(KeyboardInterrupt):
+            train.train(name, dataset, recipe=recipe, bits=4)
+    recommended, default = ((chosen.windows, chosen.augmentation) for chosen in (train.RECOMMENDED, train.Recipe()))
+    assert drawn == [recommended, (2048, augment.Augmentation()), default, default]
 
 
 @pytest.mark.parametrize("name", ["M0", "M4"])
@@ -397,13 +418,16 @@ def test_an_interrupted_training_goes_on_where_it_stood(
     assert not (tmp_path / "state").exists()
 
 
-def test_a_quantized_convolutional_model_starts_from_a_float_one(dataset: data.Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["tc_resnet", "tc_resnet_wide"])
+def test_a_quantized_convolutional_model_starts_from_a_float_one(
+    name: str, dataset: data.Dataset, tmp_path: Path
+) -> None:
     from subbyte import keras_layers as ql
     from subbyte.converter import convert
 
     recipe = dataclasses.replace(QUICK, updates=88)
-    floating = train.train("tc_resnet", dataset, seed=1, recipe=recipe)
-    found = train.train("tc_resnet", dataset, seed=1, recipe=recipe, bits=4, start=floating.model)
+    floating = train.train(name, dataset, seed=1, recipe=recipe)
+    found = train.train(name, dataset, seed=1, recipe=recipe, bits=4, start=floating.model)
     assert ql.stage_of(found.model) == 2
     raw = np.concatenate([dataset.dev.inputs(), dataset.test.inputs()])
     labels = np.append(dataset.dev.labels, dataset.test.labels)
@@ -437,14 +461,10 @@ def test_wrong_model_files_are_named(dataset: data.Dataset, tmp_path: Path) -> N
         evaluate.file_logits(tmp_path / "model.keras", dataset.test.inputs())
 
 
-def quick_recipe(_: type, updates: int) -> train.Recipe:
-    return dataclasses.replace(QUICK, updates=updates)
-
-
 def test_the_command_trains_and_evaluates(
     speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "Recipe", type("Quick", (), {"updates": 9, "__new__": quick_recipe}))
+    monkeypatch.setattr(command, "recipe_for", lambda name: QUICK)
     model, where = str(tmp_path / "m0.keras"), f"--data_dir={speech}"
     assert command.main(["train", "--model=M0", f"--output={model}", "--updates=16", where]) == 0
     assert command.main(["evaluate", f"--model={model}", where]) == 0
