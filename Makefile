@@ -26,7 +26,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 KERAS_TESTS := $(wildcard tests/test_keras_layers_*.py) $(patsubst %,tests/test_converter_%.py,nets models command conv) \
   tests/test_keyword_spotting_pipeline.py
 
-.PHONY: help demo test lint format bench accuracy tfmot accelerator fuzz test-arm64 test-wheels test-oldest clean
+.PHONY: help demo test lint format bench paper paper-quick accuracy tfmot accelerator fuzz test-arm64 test-wheels test-oldest clean
 
 help:
 	@grep -hoE '^[a-z-]+:.*## .*' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -67,8 +67,13 @@ bench: $(READY) ## kernels against the stock interpreter's, on Arm too; code siz
 	$(BIN)/python benchmarks/training_step.py
 	TF_USE_LEGACY_KERAS=1 $(BIN)/python benchmarks/training_step.py
 
-accuracy: $(READY) ## five seeds of M0, M4, DS-CNN and TC-ResNet; published models: hours, resumed where it stopped
-	$(BIN)/python benchmarks/keyword_accuracy.py
+paper: $(READY) ## the paper's tables, five seeds, into docs/results.md: an hour and a half, resumed where it stopped
+	$(BIN)/python -m benchmarks.paper --write docs/results.md
+
+paper-quick: $(READY) ## a thin slice of them, one seed: ten minutes
+	$(BIN)/python -m benchmarks.paper --quick
+
+accuracy: $(READY) ## five seeds of DS-CNN and TC-ResNet; published models: hours, resumed where it stopped
 	$(BIN)/python -m benchmarks.conv_accuracy
 	$(BIN)/python -m benchmarks.third_party
 

@@ -33,13 +33,13 @@ from subbyte import converter
 from subbyte.converter.graph import Graph
 from subbyte.keras_layers import quantizers
 from subbyte.keyword_spotting.data import Dataset
-from subbyte.keyword_spotting.features import INPUTS
-from subbyte.keyword_spotting.models import ARCHITECTURES, CONVOLUTIONAL
+from subbyte.keyword_spotting.models import CONVOLUTIONAL
 from subbyte.keyword_spotting.train import Recipe, train
 
+from .accuracy import code_digest
 from .conv_networks import Draft
-from .keyword_accuracy import code_digest, data_digest
 from .networks import PackedFormat
+from .paper.training import data_digest
 from .tables import figure, markdown_table, write_section
 
 REQUIREMENT = "ethos-u-vela>=5.0"
@@ -78,7 +78,7 @@ class Case:
         title: of the row.
         model, bits: as `subbyte.keyword_spotting.train.train` takes them.
         quantizer: of the kernels, by its name in `keras_layers.quantizers`; None is the model's own.
-        recipe: of its training; None takes random signs in the place of trained ones.
+        recipe: of its training.
         paper: KB that the paper gives for it, with two outputs; None where it has no such model.
     """
 
@@ -86,7 +86,7 @@ class Case:
     model: str
     bits: int | None = None
     quantizer: str | None = None
-    recipe: Recipe | None = SHORT
+    recipe: Recipe = SHORT
     paper: int | None = None
 
 
@@ -100,8 +100,7 @@ CASES = (
     Case("the same, 2 bits", "M2", 2),
     Case("the same, 1 bit", "M2", 1),
     Case("M5, 5 and 1 bits", "M5", paper=128),
-    # TensorFlow's converter refuses what is before a layer of more than 1024 outputs.
-    Case("M6, 1 bit, random", "M6", recipe=None, paper=198),
+    Case("M6, 1 bit", "M6", paper=198),
     *(Case(f"TC-ResNet, {bits} bits", "tc_resnet", bits) for bits in (8, 4, 2)),
 )
 
@@ -292,18 +291,6 @@ class Converted:
         layers = tuple(Layer(row.weights, row.weight_bits, row.shape[-1]) for row in packed.layers)
         return cls(int8.tflite, len(packed.tflite), layers, _entropy(int8.tflite))
 
-    @classmethod
-    def of_random_signs(cls, units: Sequence[int], classes: int) -> Converted:
-        """Of dense layers of so many units behind the features, one bit a weight, every sign as frequent."""
-        draft, layers = Draft(PackedFormat(1)), []
-        inputs, x = INPUTS, draft.input(INPUTS)
-        for outputs in (*units, classes):
-            x = draft.dense(x, outputs)
-            layers.append(Layer(inputs * outputs, 1, outputs))
-            inputs = outputs
-        int8 = draft.write(x, "int8")
-        return cls(int8, len(draft.write(x, "packed")), tuple(layers), _entropy(int8))
-
     @property
     def weights(self) -> int:
         return sum(layer.weights for layer in self.layers)
@@ -335,8 +322,6 @@ class Maker:
 
     def files(self, case: Case) -> Converted:
         """A case as files, trained now if it never was."""
-        if case.recipe is None:
-            return Converted.of_random_signs(ARCHITECTURES[case.model].units, self.dataset.classes)
         return Converted.of(self.path(case))
 
     def path(self, case: Case) -> Path:

@@ -44,7 +44,7 @@ class Augmentation:
     noisy: float = 0.6
     snr: tuple[float, float] = (0.0, 30.0)
     chatter: float = 0.3
-    background: float = 0.15
+    background: float = 0.4
     frames_masked: int = 0
     bands_masked: int = 0
 

@@ -119,16 +119,6 @@ def test_the_projection_is_the_papers(name, expected, paper):
     assert {case.paper for case in accelerator.CASES if case.model == name and case.bits is None} == {paper}
 
 
-def test_random_signs_stand_for_the_paper():
-    # With 7 outputs in the place of 2 there are 5 * 566 weights more.
-    random = Converted.of_random_signs(ARCHITECTURES["M6"].units, 7)
-    assert random.weights == 1_474_084 + 5 * 566
-    assert random.mean_bits == 1
-    assert random.entropy == pytest.approx(1, abs=1e-4)
-    assert random.weights / 8 < random.packed_bytes < 1.25 * random.weights / 8
-    assert len(random.int8) > random.weights
-
-
 def test_entropy_is_that_of_the_values():
     assert accelerator.entropy_bits(np.int8([[5, 5], [5, 5]])) == 0
     assert accelerator.entropy_bits(np.int8([-1, 1, -1, 1])) == 4

@@ -208,8 +208,10 @@ def claims(section: str, models: Models) -> Iterable[str]:
         zero = Point.of(models["M0"])
 
         def difference(first: Totals, second: Totals, base: Totals, zero: Point = zero) -> NDArray[Any]:
-            rates = [discovery_at(found, zero.misses(base)) for found in (first, second)]
-            return 100.0 * (rates[0] - rates[1]) / np.maximum(zero.discoveries(base), 1e-9)
+            more, less = (discovery_at(found, zero.misses(base)) for found in (first, second))
+            rate = zero.discoveries(base)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return np.where(more == less, 0.0, 100.0 * (more - less) / rate)
 
         ours = interval(difference, *counts)
         sign = claim.sign or int(np.sign(claim.paper or 0))
