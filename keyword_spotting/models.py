@@ -225,7 +225,7 @@ def _quantized_model(
 
     quantizer = quantizer or ql.quantizers.Tanh
     wide = plan.activation_bits > 8
-    common = {"parameter_bits": plan.parameter_bits, "input_bits": 16 if wide else 8}
+    common: dict[str, Any] = {"parameter_bits": plan.parameter_bits, "input_bits": 16 if wide else 8}
     layers = [tf.keras.Input((INPUTS,)), ql.QuantInput(max_value=INPUT_MAX, bits=plan.activation_bits)]
     for units, bits in zip(plan.units, plan.bits, strict=False):
         normalization = ql.QuantBatchNormalization(

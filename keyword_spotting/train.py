@@ -51,8 +51,8 @@ class Recipe:
         schedule: of the learning rate in stage 1: "cosine" lowers it all the way, "drop" at once after four fifths,
             "constant" never.
         final_rate: its share that is left at the end of stage 1 and throughout stage 2.
-        label_smoothing: of the cross-entropy. It helps to tell words apart, but posteriors then crowd at one value, where
-            no threshold of a detector can part them.
+        label_smoothing: of the cross-entropy. It helps to tell words apart, but then posteriors crowd at one value,
+            where no threshold of a detector can part them.
         dropout: see `models.model`.
         augmentation: how windows are made.
         fine_tuning: updates of a quantized model which starts from a float one, as a share of the float one's.
