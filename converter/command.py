@@ -27,6 +27,7 @@ from rich.progress import Progress
 from . import page
 from .c_source import c_source, is_packed
 from .conversion import Conversion
+from .conversion_page import conversion_page
 from .errors import ConversionError
 from .files import check_writable, write_atomically
 from .io_types import IO_TYPES
@@ -117,7 +118,7 @@ def _run(arguments: list[str]) -> int:
         inputs = load_inputs(Path(FLAGS.calibration), list(conversion.graph.named("inputs")))
     if report is not None:
         with errors.status("measuring for the report") if errors.is_terminal else nullcontext():
-            html = page.conversion_page(conversion, result, Path(FLAGS.model).name, comparisons, inputs)
+            html = conversion_page(conversion, result, Path(FLAGS.model).name, comparisons, inputs)
         contents, outputs = [*contents[: len(outputs)], html.encode()], [*outputs, report]
     _write(outputs, contents)
     if FLAGS.json:

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from subbyte.converter import figures, measuring
+from subbyte.converter.conversion_page import footprint_parts, speed_rows
 from subbyte.converter.footprint import Footprint
 from subbyte.converter.measuring import Timing
-from subbyte.converter.page import NOTHING, Page, Plot, Section, Table, footprint_parts, speed_rows
+from subbyte.converter.page import NOTHING, Page, Plot, Section, Table
 
 from .data import Split
 from .evaluate import FALSE_ALARMS, interpreter_logits

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from models import Model, chain, random_layer
 from nets import Tanh, dense, keras, ql, ready
-from subbyte.converter import Conversion, ConversionError, figures, measuring, page, usage
+from subbyte.converter import Conversion, ConversionError, conversion_page, figures, measuring, page, usage
 from subbyte.converter.footprint import Footprint
 from subbyte.converter.graph import Graph
 from subbyte.converter.linear import Grid, LinearOp
@@ -181,7 +181,7 @@ def test_every_model_is_timed_or_refused() -> None:
     assert list(timings) == ["good"]
     assert 0 < timings["good"].minimum <= timings["good"].median < 1e-2
     assert "NobodyKnows" in refused["bad"]
-    rows = page.speed_rows(timings, refused, "good")
+    rows = conversion_page.speed_rows(timings, refused, "good")
     assert rows[0][-1] == "1.00"
     assert rows[1][0] == "bad"
     assert "NobodyKnows" in rows[1][-1]
@@ -237,7 +237,7 @@ def number(cell: str) -> int:
 
 
 def made(conversion: Conversion, inputs: dict[str, np.ndarray] | None = None, **arguments) -> str:
-    return page.conversion_page(conversion, conversion.write(), "net.keras", inputs=inputs, **arguments)
+    return conversion_page.conversion_page(conversion, conversion.write(), "net.keras", inputs=inputs, **arguments)
 
 
 @pytest.mark.parametrize("name", ["small", "used_twice", "convolution_last"])
@@ -298,7 +298,7 @@ def test_nothing_is_left_out_in_silence(conversion: Conversion, inputs: dict[str
 
 
 def test_names_are_escaped(conversion: Conversion, quick: None) -> None:
-    text = page.conversion_page(conversion, conversion.write(), '<img src="x" onerror="alert(1)">')
+    text = conversion_page.conversion_page(conversion, conversion.write(), '<img src="x" onerror="alert(1)">')
     assert "<img" not in text
     plot = figures.codes_and_values("p", [0, 1], [0.5, 0.5], 'a "<b>" & c')
     assert 'aria-label="a &quot;&lt;b&gt;&quot; &amp; c"' in plot
@@ -312,7 +312,7 @@ def test_a_missing_library_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_converter_imports_neither() -> None:
-    code = "import sys, subbyte.converter.page; sys.exit(bool({'jinja2', 'matplotlib'} & {*sys.modules}))"
+    code = "import sys, subbyte.converter.conversion_page; sys.exit(bool({'jinja2', 'matplotlib'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
