@@ -89,6 +89,12 @@ BINARY = tuple(
     for name in ("M5", "M6")
     for schedule in ("constant", "drop")
 )
-#: What we recommend for 4 bits, see docs/recipe.md.
-RECIPE = (Configuration("recommended", "tc_resnet_wide", RECOMMENDED, bits=4),)
+#: What we recommend for 4 bits, see docs/recipe.md; the paper's layers with its augmentation.
+RECIPE = (
+    *(
+        Configuration(f"{name}-masked", name, replace(FULL, augmentation=RECOMMENDED.augmentation))
+        for name in ("M0", "M4")
+    ),
+    Configuration("recommended", "tc_resnet_wide", RECOMMENDED, bits=4),
+)
 CONFIGURATIONS = (*MODELS, *TANH, *LADDER, *WIDTHS, *BINARY, *RECIPE)

@@ -86,8 +86,14 @@ BINARY = (
     Row("M6-constant", "M6, rate kept", 6.2),
     Row("M6-drop", "M6, rate lowered", -0.4),
 )
-#: The recommended recipe beside the paper's 4-bit model.
-RECIPE = (Row("M0", "M0: float", 0.0), Row("M4", "M4: 4 bits", 8.7), Row("recommended", "recommended: 4 bits"))
+#: The recommended recipe beside the paper's layers, as above and with its augmentation.
+RECIPE = (
+    Row("M0", "M0: float"),
+    Row("M4", "M4: 4 bits"),
+    Row("M0-masked", "M0, augmented as recommended"),
+    Row("M4-masked", "M4, augmented as recommended"),
+    Row("recommended", "recommended: 4 bits"),
+)
 CLAIMS: dict[str, tuple[Claim, ...]] = {
     "models": (
         Claim("M1", "M0", "8-bit weights and 16-bit activations cost a little", 3.1),
