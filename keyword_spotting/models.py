@@ -225,6 +225,7 @@ def _quantized_model(
 
     quantizer = quantizer or ql.quantizers.Tanh
     wide = plan.activation_bits > 8
+    finest = min(16.0, 2.0**plan.activation_bits / ACTIVATION_MAX)  # one step of the activations
     common: dict[str, Any] = {"parameter_bits": plan.parameter_bits, "input_bits": 16 if wide else 8}
     layers = [tf.keras.Input((INPUTS,)), ql.QuantInput(max_value=INPUT_MAX, bits=plan.activation_bits)]
     for units, bits in zip(plan.units, plan.bits, strict=False):
@@ -237,11 +238,12 @@ def _quantized_model(
             kernel_quantizer=quantizer(bits=bits),
             normalization=normalization,
             # A step of 8-bit weights is a tenth of that of 4 bits: with coarser biases 16 bits hold them too.
-            bias_resolution=0.5 if bits == 8 else 16,
+            bias_resolution=0.5 if bits == 8 else finest,
             **common,
         )
         layers += [dense, ql.ClippedReLU(max_value=ACTIVATION_MAX, bits=plan.activation_bits)]
         layers.append(tf.keras.layers.Dropout(dropout))
-    layers.append(ql.QuantDense(classes, kernel_quantizer=quantizer(bits=plan.bits[-1]), **common))
+    last = ql.QuantDense(classes, kernel_quantizer=quantizer(bits=plan.bits[-1]), bias_resolution=finest, **common)
+    layers.append(last)
     layers.append(ql.QuantActivation(max_value=LOGIT_MAX, bits=16 if wide else 8))
     return tf.keras.Sequential(layers)

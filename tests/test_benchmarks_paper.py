@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from subbyte import converter
+from subbyte import keras_layers as ql
 from subbyte.keyword_spotting import data, models, synthesize
 from subbyte.keyword_spotting.metrics import Counts, Interval
 from subbyte.keyword_spotting.train import Recipe, train
@@ -61,6 +63,15 @@ def test_a_key_follows_everything_that_training_depends_on() -> None:
     keys = [chosen.key(0, "data") for chosen in (plain, *others)] + [plain.key(1, "data"), plain.key(0, "other")]
     assert len(set(keys)) == len(keys)
     assert plain.key(0, "data") == replace(plain).key(0, "data")
+
+
+@pytest.mark.parametrize("chosen", [*configurations.TANH[1:], *configurations.LADDER, *configurations.WIDTHS],
+                         ids=lambda chosen: chosen.name)  # fmt: skip
+def test_every_ablation_converts(chosen: Configuration) -> None:
+    small = replace(models.architecture(chosen.plan), units=(8,), bits=models.architecture(chosen.plan).bits[:2])
+    network = models.model(small, 3, chosen.make_quantizer())
+    ql.set_stage(network, 2)
+    assert [layer.weight_bits for layer in converter.convert(network).layers] == list(small.bits)
 
 
 def test_a_rerun_does_only_what_is_missing(speech: Path, tmp_path: Path) -> None:
