@@ -37,7 +37,7 @@ def sections(models: dict[str, dict[str, Measured]], paths: dict[str, Path], dat
     streams = {split: found.streams for split, found in models["M0"].items()}
     hours = {split: float(counts.seconds.sum()) / 3600 for split, counts in streams.items()}
     told = (
-        f"{dataset.source}. Test: {len(dataset.test.labels)} clips of {len(np.unique(dataset.test.speakers))} speaker "
+        f"{dataset.source.partition(' from the folder ')[0]}. Test: {len(dataset.test.labels)} clips of {len(np.unique(dataset.test.speakers))} speaker "
         f"groups; a stream of {hours['test']:.2f} hours with {streams['test'].positives.sum():.0f} keywords. Dev: "
         f"{len(dataset.dev.labels)} clips, {hours['dev']:.2f} hours. {seeds} seed{'s' * (seeds > 1)}. Measured on "
         f"{datetime.date.today()}: {machine()}."

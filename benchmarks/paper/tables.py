@@ -213,9 +213,14 @@ def claims(section: str, models: Models) -> Iterable[str]:
         counts = (models[name]["test"].streams for name in (claim.first, claim.second, "M0"))
         zero = Point.of(models["M0"])
 
-        def difference(first: Totals, second: Totals, base: Totals, zero: Point = zero) -> NDArray[Any]:
-            more, less = (discovery_at(found, zero.misses(base)) for found in (first, second))
-            rate = zero.discoveries(base)
+        to_zero = claim.second == "M0"
+
+        def difference(
+            first: Totals, second: Totals, base: Totals, zero: Point = zero, to_zero: bool = to_zero
+        ) -> NDArray[Any]:
+            rate, misses = zero.discoveries(base), zero.misses(base)
+            more = discovery_at(first, misses)
+            less = rate if to_zero else discovery_at(second, misses)
             with np.errstate(divide="ignore", invalid="ignore"):
                 return np.where(more == less, 0.0, 100.0 * (more - less) / rate)
 
