@@ -54,7 +54,8 @@ def to_grid(scale: tf.Tensor, offset: tf.Tensor, resolution: float) -> tuple[tf.
     A channel whose scale is too small against its offset (a gamma near 0) gets the smallest scale that still holds the
     offset: its products stay below what the output resolves.
     """
-    floor = tf.maximum(tf.abs(offset) * (resolution / _MOST_STEPS), 2.0**-30)
+    # A grid coarser than the scale itself holds no more of them: the kernel's bias counts in scales.
+    floor = tf.maximum(tf.abs(offset) * (max(resolution, 1.0) / _MOST_STEPS), 2.0**-30)
     small = tf.abs(scale) < floor
     scale = tf.where(small, tf.where(scale < 0, -floor, floor), scale)
     scale = numerics.round_to_odd(scale)

@@ -49,7 +49,7 @@ def deployed(layer, codes, step):
         multiplier, shift = normalization_affine(layer.normalization, 2)
         scale, offset = scale * multiplier, offset * multiplier + shift
     # The smallest scale that still holds the offset as an integer below 2^22.
-    magnitude = np.maximum(np.abs(scale), np.maximum(np.abs(offset) * layer.bias_resolution / 2**22, 2.0**-30))
+    magnitude = np.maximum(np.abs(scale), np.maximum(np.abs(offset) * max(layer.bias_resolution, 1) / 2**22, 2.0**-30))
     sign = np.where(scale < 0, -1, 1)
     significand, exponent = np.frexp(magnitude)
     odd = np.ldexp(2 * np.floor(significand * 512) + 1, exponent - 10)
