@@ -36,8 +36,9 @@ def sections(models: dict[str, dict[str, Measured]], paths: dict[str, Path], dat
     seeds = len(models["M0"]["test"].logits)
     streams = {split: found.streams for split, found in models["M0"].items()}
     hours = {split: float(counts.seconds.sum()) / 3600 for split, counts in streams.items()}
+    source = dataset.source.partition(" from the folder ")[0]
     told = (
-        f"{dataset.source.partition(' from the folder ')[0]}. Test: {len(dataset.test.labels)} clips of {len(np.unique(dataset.test.speakers))} speaker "
+        f"{source}. Test: {len(dataset.test.labels)} clips of {len(np.unique(dataset.test.speakers))} speaker "
         f"groups; a stream of {hours['test']:.2f} hours with {streams['test'].positives.sum():.0f} keywords. Dev: "
         f"{len(dataset.dev.labels)} clips, {hours['dev']:.2f} hours. {seeds} seed{'s' * (seeds > 1)}. Measured on "
         f"{datetime.date.today()}: {machine()}."
