@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,7 +60,13 @@ def _linear_layer(bits: int) -> Any:
 def _ablation(name: str, bits: int, quantizer: str | None = None, **changes: Any) -> Configuration:
     """M0's sizes with weights of `bits`; what `changes` does not name has 16 bits, which stand for float."""
     wide: dict[str, Any] = {"activation_bits": 16, "parameter_bits": 16, "normalization_bits": 16}
-    return Configuration(name, replace(ARCHITECTURES["M2"].with_bits(bits), **(wide | changes)), ABLATION, quantizer)
+    plan = replace(ARCHITECTURES["M2"].with_bits(bits), **(wide | changes))
+    return Configuration(name, plan, ABLATION, quantizer)
+
+
+def in_full(configurations: Sequence[Configuration]) -> tuple[Configuration, ...]:
+    """The same, trained as long as the models are."""
+    return tuple(replace(chosen, name=f"{chosen.name}-full", recipe=FULL) for chosen in configurations)
 
 
 #: Tables 1 and 3.
@@ -97,4 +104,4 @@ RECIPE = (
     ),
     Configuration("recommended", "tc_resnet_wide", RECOMMENDED, bits=4),
 )
-CONFIGURATIONS = (*MODELS, *TANH, *LADDER, *WIDTHS, *BINARY, *RECIPE)
+CONFIGURATIONS = (*MODELS, *TANH, *LADDER, *WIDTHS, *BINARY, *RECIPE, *in_full(TANH), *in_full(LADDER))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,14 +66,18 @@ TANH = (
     Row("tanh-5", "tanh", 7.4),
     Row("linear-5-layer", "linear, one grid a layer", 12.3),
     Row("linear-5-channel", "linear, one grid a channel"),
+    Row("tanh-5-full", "tanh, full length"),
+    Row("linear-5-layer-full", "linear, one grid a layer, full length"),
+    Row("linear-5-channel-full", "linear, one grid a channel, full length"),
 )
-LADDER = (
+_STEPS = (
     Row("ladder-weights", "weights", 3.8),
     Row("ladder-gain", "+ bias, gain", 4.7),
     Row("ladder-activations", "+ inputs, activations", 5.2),
     Row("ladder-bn", "+ batch norm with C_BN", 5.3),
     Row("ladder-bn-plain", "+ batch norm without C_BN", 9.0),
 )
+LADDER = (*_STEPS, *(Row(f"{step.name}-full", f"{step.title}, full length") for step in _STEPS))
 WIDTHS = (
     Row("M1", "activations 16", 3.1),
     Row("M2", "activations 8", 3.5),
@@ -86,6 +90,17 @@ BINARY = (
     Row("M6-constant", "M6, rate kept", 6.2),
     Row("M6-drop", "M6, rate lowered", -0.4),
 )
+
+
+def _at_both_lengths(*claims: Claim) -> tuple[Claim, ...]:
+    """Of ablations as the paper trains them, and of the same trained in full."""
+    longer = (
+        replace(claim, first=f"{claim.first}-full", second=f"{claim.second}-full", text=f"{claim.text}, at full length")
+        for claim in claims
+    )
+    return (*claims, *longer)
+
+
 #: The recommended recipe beside the paper's layers, as above and with its augmentation.
 RECIPE = (
     Row("M0", "M0: float"),
@@ -101,8 +116,10 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
         Claim("M3", "M2", "5 bits cost more than 8", 3.9),
         Claim("M4", "M3", "4 bits cost a little more than 5", 1.3),
     ),
-    "tanh": (Claim("tanh-5", "linear-5-layer", "tanh is better than a linear quantizer with one gain a layer", -4.9),),
-    "ladder": (
+    "tanh": _at_both_lengths(
+        Claim("tanh-5", "linear-5-layer", "tanh is better than a linear quantizer with one gain a layer", -4.9),
+    ),
+    "ladder": _at_both_lengths(
         Claim("ladder-gain", "ladder-weights", "bias and gain at 8 bits cost little", 0.9),
         Claim("ladder-activations", "ladder-gain", "inputs and activations at 8 bits cost little", 0.5),
         Claim("ladder-bn", "ladder-activations", "batch norm at 8 bits with C_BN costs nothing", 0.1),
