@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from subbyte.converter.measuring import arena_bytes
 from subbyte.keyword_spotting.augment import Augmentation, training_windows
 from subbyte.keyword_spotting.data import Dataset
 from subbyte.keyword_spotting.demo import stock_tflite
@@ -30,7 +31,6 @@ from subbyte.keyword_spotting.metrics import keyword_accuracy, moving_average
 from subbyte.keyword_spotting.train import Recipe, train
 
 from .accuracy import METRICS, code_digest, kept, metric_cells, percent
-from .fresh import arena_bytes
 from .networks import open_interpreter
 from .paper.training import data_digest
 from .tables import markdown_table
@@ -102,14 +102,12 @@ class Maker:
 
 def rows(name: str, runs: dict[Form, NDArray[np.float32]], makers: list[Maker], test: Any) -> Iterator[list[str]]:
     for form, logits in runs.items():
-        path, packed = makers[0].path(form), form.bits is not None
-        interpreter = open_interpreter(path, packed)
-        interpreter.allocate_tensors()
+        tflite = makers[0].path(form).read_bytes()
         yield [
             f"{name}, {form.title}",
             *metric_cells(logits, test),
-            f"{path.stat().st_size:,}",
-            f"{arena_bytes(interpreter, path, packed):,}",
+            f"{len(tflite):,}",
+            f"{arena_bytes(tflite):,}",
         ]
 
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from subbyte.converter.graph import Graph
+from subbyte.converter.measuring import placed_bytes
 
 from .networks import Model, open_interpreter, random_input
 
@@ -94,37 +94,13 @@ def load(path: Path, packed: bool) -> tuple[Any, tuple[float, float, float], int
     return interpreter, seconds, heap_bytes() - before
 
 
-def arena_bytes(interpreter: Any, path: Path, packed: bool) -> int:
-    """From the first to the last byte of the tensors that are no constants and have a place.
-
-    Those of a packed model that are not in its file, scratch memory, included. The stock ops' are not: reading one that
-    an op has not filled ends the process.
-    """
-    graph = Graph.read(path.read_bytes())
-    tensors = len(interpreter.get_tensor_details()) if packed else len(graph.main.tensors)
-    first, last = sys.maxsize, 0
-    constants = [graph.model.buffers[tensor.buffer].data is not None for tensor in graph.main.tensors]
-    for index in range(tensors):
-        if index < len(constants) and constants[index]:
-            continue
-        try:
-            view = interpreter.tensor(index)()
-        except ValueError:  # inside a delegate, which keeps it elsewhere
-            continue
-        if view.nbytes == 0:  # its address means nothing
-            continue
-        address = view.__array_interface__["data"][0]
-        first, last = min(first, address), max(last, address + view.nbytes)
-    return last - first
-
-
 def main() -> None:
     kind, path, tiny = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     packed = kind == "packed"
     kept = [load(tiny, packed)]  # warms up
     kept.append(load(tiny, packed))
     interpreter, seconds, heap = load(path, packed)
-    print(json.dumps(asdict(Loading(*seconds, heap, kept[-1][2], arena_bytes(interpreter, path, packed)))))
+    print(json.dumps(asdict(Loading(*seconds, heap, kept[-1][2], placed_bytes(interpreter, path.read_bytes())))))
 
 
 if __name__ == "__main__":

@@ -5,21 +5,13 @@ The bytes are those that the interpreter runs, so the numbers are the same. `exa
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from subbyte.schemas import PackedLayer
 
+from .chain import ChainedLayer, read_chain
 from .errors import ConversionError
-from .flatbuffer import IDENTIFIER, TensorType
-from .graph import Graph
-from .io_types import set_io
-from .targets import PACKED_OP, PACKED_OPS
-from .tflite_source import layer_name
 
 
 @dataclass(frozen=True)
@@ -32,16 +24,6 @@ class CSource:
 
     source: str
     header: str
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """A packed layer, the rows of input that it takes, and its name."""
-
-    packed: bytes
-    fields: PackedLayer
-    rows: int
-    name: str
 
 
 def c_source(tflite: bytes, name: str = "model") -> CSource:
@@ -58,14 +40,7 @@ def c_source(tflite: bytes, name: str = "model") -> CSource:
     prefix = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_").lower()
     if not prefix[:1].isalpha() or prefix == "subbyte":
         raise ConversionError(f"{name!r} cannot name what is defined in C: give the output another name")
-    graph = Graph.read(tflite)
-    for op in graph.operators:
-        if graph.kind(op) in PACKED_OPS.values() and graph.tensor(int(op.outputs[0])).type == TensorType.INT16:
-            raise ConversionError(
-                f"{layer_name(graph, op)} has 16-bit activations, and a model in C has 8-bit ones: run the .tflite"
-            )
-    set_io(graph, "int8")
-    layers = _chain(graph)
+    layers = read_chain(tflite)
     outputs = [layer.rows * len(layer.fields.codes) for layer in layers]
     # Layers that are used twice are there once.
     arrays = {layer.packed: f"layer_{index}" for index, layer in reversed(list(enumerate(layers)))}
@@ -95,64 +70,7 @@ def c_source(tflite: bytes, name: str = "model") -> CSource:
     return CSource(source=_SOURCE.format(**values), header=_HEADER.format(**values))
 
 
-def is_packed(path: Path) -> bool:
-    """Whether a file is a `.tflite` whose layers are packed already, so that there is nothing to convert."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return False
-    if data[4:8] != IDENTIFIER:
-        return False
-    graph = Graph.read(data, str(path))
-    return any(graph.kind(op) in PACKED_OPS.values() for op in graph.operators)
-
-
-def _chain(graph: Graph) -> list[_Layer]:
-    ends = {"input": (graph.inputs, "QuantInput"), "output": (graph.outputs, "QuantActivation")}
-    for side, (tensors, quantizer) in ends.items():
-        if len(set(tensors)) != 1:
-            raise ConversionError(f"a model in C has one {side}, and this one has {len(set(tensors))}")
-        if graph.quantization(tensors[0]) is None:
-            raise ConversionError(
-                f"{side} {graph.name(tensors[0])} is not int8, as a model in C needs it: put {quantizer} there"
-            )
-    layers = []
-    tensor = graph.inputs[0]
-    for op in graph.operators:
-        kind, name = graph.kind(op), layer_name(graph, op)
-        if kind in PACKED_OPS.values() and kind != PACKED_OP:
-            raise ConversionError(f"{name} is a convolution, and C has fully connected layers alone: run the .tflite")
-        if kind not in (PACKED_OP, "RESHAPE"):
-            raise ConversionError(
-                f"{name} is a {kind}, and C has packed layers alone: take it out of the model, or run the .tflite"
-            )
-        if int(op.inputs[0]) != tensor:
-            raise ConversionError(f"{name} does not follow the layer before it: a model in C is a chain of layers")
-        if kind == PACKED_OP:
-            layers.append(_layer(graph, op, name))
-        tensor = int(op.outputs[0])
-    if not layers or tensor != graph.outputs[0]:
-        raise ConversionError("this model is not a chain of packed layers, as a model in C has to be")
-    return layers
-
-
-def _layer(graph: Graph, op: Any, name: str) -> _Layer:
-    """Raises ConversionError where the packed bytes are damaged, or are for other tensors than those around them."""
-    data = graph.constant(int(op.inputs[1])) if len(op.inputs) == 2 else None
-    try:
-        packed = b"" if data is None else data.tobytes()
-        fields = PackedLayer.unpack(packed)
-    except ValueError as error:
-        raise ConversionError(f"{name} is damaged: {error}") from error
-    ends = (fields.input_scale, fields.input_zero_point), (fields.output_scale, fields.output_zero_point)
-    x, y = int(op.inputs[0]), int(op.outputs[0])
-    rows, rest = divmod(math.prod(graph.shape(x)), fields.codes.shape[1])
-    if (graph.quantization(x), graph.quantization(y)) != ends or rest:
-        raise ConversionError(f"{name} was packed for another input or output: convert the model again")
-    return _Layer(packed, fields, rows, name)
-
-
-def _array(layer: _Layer, array: str) -> str:
+def _array(layer: ChainedLayer, array: str) -> str:
     channels, features = layer.fields.codes.shape
     name = re.sub(r"[^\w/.:;-]", "_", layer.name)  # a backslash at its end would continue the comment
     lines = [

@@ -2,6 +2,7 @@
 
     convert-to-tflite --model=kws.keras --output=kws.tflite --verify=dev.npz
     convert-to-tflite --model=kws.keras --output=kws.c --format=c
+    convert-to-tflite --model=kws.keras --output=kws.bin --format=bin
     convert-to-tflite --model=float.keras --output=four.tflite --bits=4 --calibration=train.npz
     convert-to-tflite --model=int8.tflite --output=four.tflite --bits=4
     convert-to-tflite --model=kws.keras --verify=dev.npz --report=kws.html
@@ -25,11 +26,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from . import page
-from .c_source import c_source, is_packed
+from .c_source import c_source
+from .chain import is_packed
 from .conversion import Conversion
 from .conversion_page import conversion_page
 from .errors import ConversionError
 from .files import check_writable, write_atomically
+from .image import image
 from .io_types import IO_TYPES
 from .logs import silence_native_logs
 from .report import print_comparisons, print_layers, print_post_training, to_json
@@ -38,10 +41,12 @@ from .verification import load_inputs, read_arrays, verify
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A .keras file, a SavedModel folder or an int8 .tflite.")
-flags.DEFINE_string("output", None, "The file to write, a .tflite or .c. Without it nothing is written, only reported.")
-flags.DEFINE_enum("format", "tflite", ["tflite", "c"], "A TFLite model, or its packed layers in C for firmware.")
+flags.DEFINE_string("output", None, "The file to write. Without it nothing is written, only reported.")
+flags.DEFINE_enum(
+    "format", "tflite", ["tflite", "c", "bin"], "A TFLite model; for firmware its layers in C, or as a binary image."
+)
 flags.DEFINE_enum("target", "packed", list(WRITERS), "How to store the weights.")
-flags.DEFINE_enum("io", None, list(IO_TYPES), "Type of the model's inputs and outputs: float32; in C, int8.")
+flags.DEFINE_enum("io", None, list(IO_TYPES), "Type of inputs and outputs: float32; for firmware int8.")
 flags.DEFINE_integer("bits", None, "Weights of an int8 .tflite, or of a float .keras with --calibration.", 1, 8)
 flags.DEFINE_string("calibration", None, "An .npz of real inputs: quantize a float .keras without training, to --bits.")
 flags.DEFINE_integer("first_last_bits", 8, "With --bits: those of the first and the last layer.", 1, 8)
@@ -92,7 +97,7 @@ def _run(arguments: list[str]) -> int:
     report = _report_path()
     # A pipe has no width: do not cut names there.
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
-    if FLAGS.format == "c" and is_packed(Path(FLAGS.model)):
+    if FLAGS.format != "tflite" and is_packed(Path(FLAGS.model)):
         if FLAGS.verify is not None or FLAGS.json or report is not None:
             raise ConversionError(
                 f"{FLAGS.model} is packed already: there is nothing to --verify or to report as --json or --report"
@@ -102,7 +107,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     errors = Console(stderr=True)
     with errors.status(f"converting {FLAGS.model}") if errors.is_terminal else nullcontext():
-        io = FLAGS.io or ("int8" if FLAGS.format == "c" else "float32")
+        io = FLAGS.io or ("float32" if FLAGS.format == "tflite" else "int8")
         calibration = None if FLAGS.calibration is None else read_arrays(Path(FLAGS.calibration))
         conversion = Conversion.start(FLAGS.model, io, FLAGS.bits, FLAGS.first_last_bits, calibration)
         result = conversion.write(FLAGS.target)
@@ -135,15 +140,17 @@ def _run(arguments: list[str]) -> int:
 
 def _outputs() -> list[Path]:
     """The files to write: none without --output. Raises ConversionError where that cannot be done."""
-    is_c = FLAGS.format == "c"
-    if is_c and (FLAGS.target != "packed" or FLAGS.io == "float32"):
-        raise ConversionError("--format=c is packed layers with int8 inputs and outputs: leave out --target and --io")
+    form = FLAGS.format
+    if form != "tflite" and (FLAGS.target != "packed" or FLAGS.io == "float32"):
+        raise ConversionError(
+            f"--format={form} is packed layers with int8 inputs and outputs: leave out --target and --io"
+        )
     if FLAGS.output is None:
         return []
     output = Path(FLAGS.output)
-    if is_c and output.suffix != ".c":
+    if form == "c" and output.suffix != ".c":
         raise ConversionError(f"--format=c writes a .c file and a .h file beside it: --output={output} is neither")
-    outputs = [output, output.with_suffix(".h")] if is_c else [output]
+    outputs = [output, output.with_suffix(".h")] if form == "c" else [output]
     for path in outputs:
         check_writable(path)
     return outputs
@@ -165,6 +172,8 @@ def _contents(tflite: bytes, outputs: list[Path]) -> list[bytes]:
     """Of each output."""
     if FLAGS.format == "tflite":
         return [tflite]
+    if FLAGS.format == "bin":
+        return [image(tflite)]
     c = c_source(tflite, outputs[0].stem if outputs else "model")
     return [c.source.encode(), c.header.encode()]
 

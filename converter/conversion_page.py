@@ -20,6 +20,7 @@ from .footprint import Footprint, layers_of
 from .linear import LinearOp
 from .measuring import Timing
 from .page import NOTHING, Page, Plot, Section, Table
+from .report import allowed
 from .tflite_source import layer_name
 from .usage import SAMPLES, Activation, WeightUsage, activations, weight_usage
 from .verification import Comparison
@@ -351,16 +352,6 @@ def _verified(comparisons: Sequence[Comparison] | None) -> Section:
         if comparison.same_top is not None
     ]
     return Section("verification", "Verification", sentences, [table])
-
-
-def allowed(comparison: Comparison) -> str:
-    """What a comparison may find, in words."""
-    bound = comparison.bound
-    if comparison.same_top is not None:
-        return "any: fewer bits"
-    if bound is None:
-        return "any: a stock op rounds"
-    return f"{bound.share:.1%}, by {bound.codes}" if bound.codes else "none"
 
 
 def _post_training(made: Any) -> Section:

@@ -19,7 +19,8 @@ from .targets import PACKED_OPS
 #: Stock ops whose weights are told one by one, in the file or still lowered.
 STOCK_LAYERS = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
 
-_MULTIPLIER_BYTES = {MultiplierType.UFLOAT16: 2, MultiplierType.FLOAT32: 4}
+_MULTIPLIER_BYTES = {MultiplierType.IN_BIAS: 0, MultiplierType.UFLOAT16: 2, MultiplierType.FLOAT32: 4}
+_SHARED_BYTES = {MultiplierType.IN_BIAS: 4, MultiplierType.UFLOAT16: 0, MultiplierType.FLOAT32: 0}
 _BIAS_BYTES = {BiasType.INT16: 2, BiasType.INT32: 4}
 _WEIGHT_BITS = {TensorType.INT4: 4, TensorType.INT8: 8, TensorType.UINT8: 8, TensorType.FLOAT16: 16}
 
@@ -119,7 +120,8 @@ def _packed(graph: Graph, name: str, kind: str, tensor: int, counted: set[object
     if not _once(graph, tensor, counted):
         return LayerBytes(name, kind, parameters, bits, 0, 0)
     weights = sum(plane_bytes(width, channels, features) for width in PLANE_WIDTHS if bits & width)
-    records = channels * (_MULTIPLIER_BYTES[header["multiplier_type"]] + _BIAS_BYTES[header["bias_type"]])
+    of_a_channel = _MULTIPLIER_BYTES[header["multiplier_type"]] + _BIAS_BYTES[header["bias_type"]]
+    records = channels * of_a_channel + _SHARED_BYTES[header["multiplier_type"]]
     if header["decode"] == Decode.CODEBOOK:
         records += 1 << bits
     return LayerBytes(name, kind, parameters, bits, weights, records, len(data) - weights - records)

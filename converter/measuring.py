@@ -140,17 +140,20 @@ def _open(tflite: bytes, **arguments: Any) -> Any:
 
 
 def arena_bytes(tflite: bytes) -> int:
-    """Memory for activations: from the first to the last byte of the tensors that the interpreter places.
-
-    A packed model's scratch memory is in it. A stock model runs without XNNPACK, which keeps its memory where nobody
-    sees it; the scratch memory of stock ops, which only they know, is not counted.
-    """
+    """Memory for activations, see `placed_bytes`; a stock model runs without XNNPACK, which hides its own."""
     from ai_edge_litert.interpreter import OpResolverType
 
-    packed = is_packed(tflite)
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    interpreter = _open(tflite, **({} if packed else {"experimental_op_resolver_type": plain}))
-    graph = Graph.read(tflite)
+    arguments = {} if is_packed(tflite) else {"experimental_op_resolver_type": plain}
+    return placed_bytes(_open(tflite, **arguments), tflite)
+
+
+def placed_bytes(interpreter: Any, tflite: bytes) -> int:
+    """From the first to the last byte of the tensors that an interpreter, which has run, has placed.
+
+    A packed model's scratch memory is in it; that of stock ops, which only they know, is not counted.
+    """
+    graph, packed = Graph.read(tflite), is_packed(tflite)
     first, last = sys.maxsize, 0
     for details in interpreter.get_tensor_details():
         index = details["index"]

@@ -129,20 +129,13 @@ def print_comparisons(console: Console, comparisons: list[Comparison], samples: 
         table.add_column(heading, justify="right")
     table.add_column("")
     for comparison in comparisons:
-        bound = comparison.bound
         table.add_row(
             comparison.layer,
             comparison.against,
             f"{comparison.codes:,}",
             f"{comparison.differing:,}",
             str(comparison.largest),
-            "any: fewer bits"
-            if comparison.same_top is not None
-            else "any: a stock op rounds"
-            if bound is None
-            else f"{bound.share:.1%}, by {bound.codes}"
-            if bound.codes
-            else "none",
+            allowed(comparison),
             "ok" if comparison.passed else "FAILED",
         )
     console.print(table)
@@ -150,3 +143,13 @@ def print_comparisons(console: Console, comparisons: list[Comparison], samples: 
         if comparison.same_top is not None:
             share = f"{comparison.same_top:.1%} of the inputs"
             console.print(f"{comparison.layer}: its largest is the original's on {share}", highlight=False)
+
+
+def allowed(comparison: Comparison) -> str:
+    """What a comparison may find, in words."""
+    bound = comparison.bound
+    if comparison.same_top is not None:
+        return "any: fewer bits"
+    if bound is None:
+        return "any: a stock op rounds"
+    return f"{bound.share:.1%}, by {bound.codes}" if bound.codes else "none"

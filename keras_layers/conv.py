@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from . import markers, quantizers
 from .activations import ActivationQuantizer, QuantActivation
+from .folding import MOST_SCALE_BITS
 from .kernel_layer import KernelLayer
 from .normalization import QuantBatchNormalization
 
@@ -210,8 +211,8 @@ class QuantConv1D(_Conv):
 
     Args:
         filters, ..., bias_constraint: as in stock Conv1D; "quantizer" is explained in `KernelLayer`.
-        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`, `input_bits`: see
-            `KernelLayer`.
+        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`, `scale_bits`,
+            `input_bits`: see `KernelLayer`.
 
     Shapes: [B, W, C] -> [B, OW, filters].
     """
@@ -230,8 +231,8 @@ class QuantConv2D(_Conv):
 
     Args:
         filters, ..., bias_constraint: as in stock Conv2D; "quantizer" is explained in `KernelLayer`.
-        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`, `input_bits`: see
-            `KernelLayer`.
+        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`, `scale_bits`,
+            `input_bits`: see `KernelLayer`.
 
     Shapes: [B, H, W, C] -> [B, OH, OW, filters].
     """
@@ -302,8 +303,8 @@ class QuantDepthwiseConv1D(_DepthwiseConv):
 
     Args:
         kernel_size, ..., bias_constraint: as in stock DepthwiseConv1D; "quantizer" is explained in `KernelLayer`.
-        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`, `input_bits`: see
-            `KernelLayer`.
+        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`, `scale_bits`,
+            `input_bits`: see `KernelLayer`.
 
     Shapes: [B, W, C] -> [B, OW, C * depth_multiplier].
     """
@@ -320,8 +321,8 @@ class QuantDepthwiseConv2D(_DepthwiseConv):
 
     Args:
         kernel_size, ..., bias_constraint: as in stock DepthwiseConv2D; "quantizer" is explained in `KernelLayer`.
-        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`, `input_bits`: see
-            `KernelLayer`.
+        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`, `scale_bits`,
+            `input_bits`: see `KernelLayer`.
 
     Shapes: [B, H, W, C] -> [B, OH, OW, C * depth_multiplier].
     """
@@ -367,6 +368,7 @@ class _SeparableConv(tf.keras.layers.Layer):
         normalization: QuantBatchNormalization | dict[str, Any] | None = None,
         parameter_bits: int = 8,
         bias_resolution: float = 16,
+        scale_bits: int = MOST_SCALE_BITS,
         **kwargs: Any,
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
@@ -385,6 +387,7 @@ class _SeparableConv(tf.keras.layers.Layer):
             gain=gain,
             parameter_bits=parameter_bits,
             bias_resolution=bias_resolution,
+            scale_bits=scale_bits,
             name=f"{self.name}_depthwise",
         )
         if isinstance(depthwise_activation, dict):
@@ -413,6 +416,7 @@ class _SeparableConv(tf.keras.layers.Layer):
             normalization=normalization,
             parameter_bits=parameter_bits,
             bias_resolution=bias_resolution,
+            scale_bits=scale_bits,
             name=f"{self.name}_pointwise",
         )
 
@@ -440,7 +444,7 @@ class _SeparableConv(tf.keras.layers.Layer):
         depthwise, pointwise = self.depthwise.get_config(), self.pointwise.get_config()
         window = ("kernel_size", "strides", "padding", "data_format", "dilation_rate", "depth_multiplier")
         behind = ("filters", "activation", "use_bias", "bias_initializer", "bias_regularizer", "bias_constraint")
-        quantization = ("gain", "normalization", "parameter_bits", "bias_resolution")
+        quantization = ("gain", "normalization", "parameter_bits", "bias_resolution", "scale_bits")
         kernel = ("initializer", "regularizer", "constraint", "quantizer")
         return {
             **super().get_config(),
@@ -465,7 +469,7 @@ class QuantSeparableConv1D(_SeparableConv):
         depthwise_quantizer, pointwise_quantizer: of the two kernels, from `quantizers`; None is `Linear(8)`.
         depthwise_activation: quantizes what passes from the first convolution to the second, a `ClippedReLU` or
             `QuantActivation`; None is `QuantActivation(8.0)`.
-        gain, parameter_bits, bias_resolution: of both convolutions, see `KernelLayer`.
+        gain, parameter_bits, bias_resolution, scale_bits: of both convolutions, see `KernelLayer`.
         normalization: of the second, see `KernelLayer`.
 
     Shapes: [B, W, C] -> [B, OW, filters].
@@ -486,7 +490,7 @@ class QuantSeparableConv2D(_SeparableConv):
         depthwise_quantizer, pointwise_quantizer: of the two kernels, from `quantizers`; None is `Linear(8)`.
         depthwise_activation: quantizes what passes from the first convolution to the second, a `ClippedReLU` or
             `QuantActivation`; None is `QuantActivation(8.0)`.
-        gain, parameter_bits, bias_resolution: of both convolutions, see `KernelLayer`.
+        gain, parameter_bits, bias_resolution, scale_bits: of both convolutions, see `KernelLayer`.
         normalization: of the second, see `KernelLayer`.
 
     Shapes: [B, H, W, C] -> [B, OH, OW, filters].

@@ -6,6 +6,9 @@ Everything behind the product folds into it: the quantizer's step, gain, bias an
 `scale` has 10 significant bits, the last of them 1, and `offset` is an integer multiple of scale / resolution. With an
 input scale of 2^-e and resolution <= 2^e that is an exact integer bias in the kernel, whatever the input's scale, so
 the kernel's arithmetic is Keras's up to an exact power of two.
+
+With fewer than `MOST_SCALE_BITS` the two share 16 bits of the file: 2 for the scale's exponent, `scale_bits` for its
+fraction, the rest for the kernel's bias.
 """
 
 from __future__ import annotations
@@ -14,6 +17,10 @@ import tensorflow as tf
 
 from . import numerics
 from .normalization import QuantBatchNormalization
+
+#: Free bits of a scale's fraction, see `numerics.round_to_odd`.
+MOST_SCALE_BITS = 8
+_EXPONENT_BITS = 2
 
 #: Beyond this many grid steps of the offset, a float32 sum no longer sees the products.
 _MOST_STEPS = 2.0**22
@@ -48,16 +55,30 @@ def fold(
     return scale, offset
 
 
-def to_grid(scale: tf.Tensor, offset: tf.Tensor, resolution: float) -> tuple[tf.Tensor, tf.Tensor]:
+def to_grid(
+    scale: tf.Tensor, offset: tf.Tensor, resolution: float, scale_bits: int = MOST_SCALE_BITS
+) -> tuple[tf.Tensor, tf.Tensor]:
     """(scale, offset) as deployed; no gradient.
 
-    A channel whose scale is too small against its offset (a gamma near 0) gets the smallest scale that still holds the
-    offset: its products stay below what the output resolves.
+    A channel whose scale is too small against its offset (a gamma near 0), or against the layer's largest where they
+    share 16 bits, gets the smallest scale that still holds the offset: its products stay below what the output
+    resolves, and training goes on from there.
     """
-    # A grid coarser than the scale itself holds no more of them: the kernel's bias counts in scales.
-    floor = tf.maximum(tf.abs(offset) * (max(resolution, 1.0) / _MOST_STEPS), 2.0**-30)
+    floor = _smallest_scale(scale, offset, resolution, scale_bits)
     small = tf.abs(scale) < floor
     scale = tf.where(small, tf.where(scale < 0, -floor, floor), scale)
-    scale = numerics.round_to_odd(scale)
+    scale = numerics.round_to_odd(scale, scale_bits)
     grid = tf.abs(scale) / resolution
     return scale, grid * tf.round(offset / grid)
+
+
+def _smallest_scale(scale: tf.Tensor, offset: tf.Tensor, resolution: float, scale_bits: int) -> tf.Tensor:
+    """Of each channel."""
+    if scale_bits == MOST_SCALE_BITS:
+        # A grid coarser than the scale itself holds no more of them: the kernel's bias counts in scales.
+        return tf.maximum(tf.abs(offset) * (max(resolution, 1.0) / _MOST_STEPS), 2.0**-30)
+    # Half of what the bias holds is left to the input's zero point, whose share the layer does not know.
+    most_steps = 2.0 ** (16 - _EXPONENT_BITS - scale_bits - 2)
+    by_offset = tf.maximum(tf.abs(offset) * (resolution / most_steps), 2.0**-30)
+    power = numerics.power_of_two_below(tf.reduce_max(tf.maximum(tf.abs(scale), by_offset)))
+    return tf.maximum(by_offset, power * 2.0 ** (1 - 2**_EXPONENT_BITS))

@@ -34,6 +34,9 @@ class KernelLayer(tf.keras.layers.Layer):
         parameter_bits: width of bias and gain in stage 2.
         bias_resolution: the folded bias is an integer in 1/bias_resolution of the folded scale, a power of two. Inputs
             need a scale of at most 1/bias_resolution at conversion.
+        scale_bits: of the fraction of a channel's folded scale, 1 to 8. With 8, scale and bias take 4 bytes a channel
+            in the file. With fewer they take 2: 2 bits for the scale's exponent, these, and what is left for the bias,
+            which needs a `bias_resolution` that is coarse enough; where it does not fit they take 4 bytes again.
         keep_zeros: weights that are zero when `set_float_weights` is called stay zero through training.
         input_bits: 16 where the activation quantizer before the layer has more than 8 bits. The layer then sums in
             float64, since float32 does not hold the integers.
@@ -60,6 +63,7 @@ class KernelLayer(tf.keras.layers.Layer):
         normalization: QuantBatchNormalization | dict[str, Any] | None = None,
         parameter_bits: int = 8,
         bias_resolution: float = 16,
+        scale_bits: int = folding.MOST_SCALE_BITS,
         keep_zeros: bool = False,
         input_bits: int = 8,
         **kwargs: Any,
@@ -73,6 +77,8 @@ class KernelLayer(tf.keras.layers.Layer):
             raise ValueError(
                 f"{self.name}: bias_resolution must be a power of two from 2^-16 to 65536, not {bias_resolution!r}"
             )
+        if scale_bits not in range(1, folding.MOST_SCALE_BITS + 1):
+            raise ValueError(f"{self.name}: scale_bits must be 1 to {folding.MOST_SCALE_BITS}, not {scale_bits!r}")
         if input_bits not in (8, 16):
             raise ValueError(f"{self.name}: input_bits must be 8 or 16, not {input_bits!r}")
         self.input_bits = int(input_bits)
@@ -101,7 +107,7 @@ class KernelLayer(tf.keras.layers.Layer):
             )
         self.normalization = normalization
         self.parameter_bits, self.bias_resolution = int(parameter_bits), float(bias_resolution)
-        self.keep_zeros = bool(keep_zeros)
+        self.scale_bits, self.keep_zeros = int(scale_bits), bool(keep_zeros)
         self.supports_masking = True
 
     def _count(self, name: str, value: int) -> int:
@@ -299,7 +305,7 @@ class KernelLayer(tf.keras.layers.Layer):
         scale, offset = folding.fold(step, parameters["gain"], parameters["bias"], self.normalization, statistics)
 
         def deployed(scale: tf.Tensor, offset: tf.Tensor) -> list[tf.Tensor]:
-            on_grid = folding.to_grid(scale, offset, self.bias_resolution)
+            on_grid = folding.to_grid(scale, offset, self.bias_resolution, self.scale_bits)
             return [tf.where(on, on_grid[0], scale), tf.where(on, on_grid[1], offset)]
 
         scale, offset = numerics.straight_through(deployed)(scale, offset)
@@ -330,6 +336,7 @@ class KernelLayer(tf.keras.layers.Layer):
             "normalization": None if normalization is None else tf.keras.utils.serialize_keras_object(normalization),
             "parameter_bits": self.parameter_bits,
             "bias_resolution": self.bias_resolution,
+            "scale_bits": self.scale_bits,
             "keep_zeros": self.keep_zeros,
             "input_bits": self.input_bits,
         }

@@ -58,8 +58,11 @@ def moments(x: tf.Tensor, axes: Sequence[int]) -> tuple[tf.Tensor, tf.Tensor]:
     return forward(x)
 
 
-def round_to_odd(x: tf.Tensor) -> tf.Tensor:
+def round_to_odd(x: tf.Tensor, fraction_bits: int = 8) -> tf.Tensor:
     """Nearest value whose significand is an odd integer of 10 bits, in x's type; no gradient.
+
+    Of the 10 bits the first and the last are 1, and behind the first `fraction_bits` are free, 1 to 8. What is left
+    between is 10..., in the middle of what rounds to the same.
 
     What a scale has to be so that no integer times the scale lies halfway between two 8-bit codes: n * odd / 2^s is
     halfway only for multiples n of 2^(s-1), and those are beyond 256 codes. Then it does not matter how a kernel breaks
@@ -68,7 +71,8 @@ def round_to_odd(x: tf.Tensor) -> tf.Tensor:
     Integer arithmetic on the bits: the same bits from every compiler.
     """
     bits = tf.bitcast(tf.cast(x, tf.float32), tf.int32)
-    bits = tf.bitwise.bitwise_or(tf.bitwise.bitwise_and(bits, -0x8000), 0x4000)
+    half_step = 1 << (22 - fraction_bits)
+    bits = tf.bitwise.bitwise_or(tf.bitwise.bitwise_and(bits, -2 * half_step), half_step | 0x4000)
     return tf.cast(tf.bitcast(bits, tf.float32), x.dtype)
 
 
@@ -103,6 +107,12 @@ def power_of_two_above(x: tf.Tensor, floor: float = 2.0**-20) -> tf.Tensor:
     """The smallest power of two that is at least x and at least `floor`; no gradient."""
     bits = tf.bitcast(tf.maximum(tf.cast(x, tf.float32), floor), tf.int32)
     bits = tf.bitwise.bitwise_and(bits + _MANTISSA, _EXPONENT)
+    return tf.cast(tf.bitcast(bits, tf.float32), x.dtype)
+
+
+def power_of_two_below(x: tf.Tensor) -> tf.Tensor:
+    """The largest power of two that is at most x, a positive normal number of float32; no gradient."""
+    bits = tf.bitwise.bitwise_and(tf.bitcast(tf.cast(x, tf.float32), tf.int32), _EXPONENT)
     return tf.cast(tf.bitcast(bits, tf.float32), x.dtype)
 
 

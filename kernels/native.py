@@ -91,6 +91,7 @@ def load(path: str | None = None) -> ctypes.CDLL:
         "subbyte_find_isa": (pointer, [text]),
         "subbyte_isa_name": (text, [pointer]),
         "subbyte_isa_runs": (int32, [pointer]),
+        "subbyte_find_layers": (int32, [pointer, ctypes.c_size_t, pointer, int32, pointer]),
         "subbyte_fully_connected": (None, [pointer, pointer, int32, pointer, pointer]),
         "subbyte_fully_connected_int16": (None, [pointer, pointer, int32, pointer, pointer, pointer]),
         "subbyte_fully_connected_int16_channels": (

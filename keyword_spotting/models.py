@@ -11,6 +11,7 @@ they are made quantized by `subbyte.keras_layers.quantize_model`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,8 @@ class Architecture:
         parameter_bits: of bias and gain.
         normalization_bits: of the four vectors of batch normalization.
         scaling: whose C_BN it is, see `subbyte.keras_layers.QuantBatchNormalization`.
+        scale_bits: of what a channel's gain, bias and normalization fold into, see `subbyte.keras_layers.QuantDense`;
+            with fewer than 8 a channel takes 2 bytes in the file instead of 4.
     """
 
     units: tuple[int, ...]
@@ -46,6 +49,7 @@ class Architecture:
     parameter_bits: int = 8
     normalization_bits: int = 8
     scaling: str | None = "channel"
+    scale_bits: int = 8
 
     @property
     def is_float(self) -> bool:
@@ -61,10 +65,10 @@ ARCHITECTURES = {
     "M0": Architecture(_NARROW_WIDE, (FLOAT,) * 7, FLOAT),
     "M1": Architecture(_NARROW_WIDE, (8,) * 7, 16),
     "M2": Architecture(_NARROW_WIDE, (8,) * 7),
-    "M3": Architecture(_NARROW_WIDE, (5,) * 7),
-    "M4": Architecture(_NARROW_WIDE, (4,) * 7),
-    "M5": Architecture((123, 566) * 3, (5, 5, 1, 1, 1, 1, 5)),
-    "M6": Architecture((1080, 566, 123, 566, 123, 566), (1,) * 7),
+    "M3": Architecture(_NARROW_WIDE, (5,) * 7, scale_bits=3),
+    "M4": Architecture(_NARROW_WIDE, (4,) * 7, scale_bits=4),
+    "M5": Architecture((123, 566) * 3, (5, 5, 1, 1, 1, 1, 5), scale_bits=4),
+    "M6": Architecture((1080, 566, 123, 566, 123, 566), (1,) * 7, scale_bits=4),
 }
 
 
@@ -225,10 +229,13 @@ def _quantized_model(
 
     quantizer = quantizer or ql.quantizers.Tanh
     wide = plan.activation_bits > 8
-    finest = min(16.0, 2.0**plan.activation_bits / ACTIVATION_MAX)  # one step of the activations
-    common: dict[str, Any] = {"parameter_bits": plan.parameter_bits, "input_bits": 16 if wide else 8}
+    common: dict[str, Any] = {
+        "parameter_bits": plan.parameter_bits,
+        "input_bits": 16 if wide else 8,
+        "scale_bits": plan.scale_bits,
+    }
     layers = [tf.keras.Input((INPUTS,)), ql.QuantInput(max_value=INPUT_MAX, bits=plan.activation_bits)]
-    for units, bits in zip(plan.units, plan.bits, strict=False):
+    for units, inputs, bits in zip(plan.units, (INPUTS, *plan.units), plan.bits, strict=False):
         normalization = ql.QuantBatchNormalization(
             momentum=MOMENTUM, bits=plan.normalization_bits, scaling=plan.scaling
         )
@@ -237,13 +244,37 @@ def _quantized_model(
             use_bias=False,
             kernel_quantizer=quantizer(bits=bits),
             normalization=normalization,
-            # A step of 8-bit weights is a tenth of that of 4 bits: with coarser biases 16 bits hold them too.
-            bias_resolution=0.5 if bits == 8 else finest,
+            bias_resolution=_bias_resolution(plan, inputs, bits),
             **common,
         )
         layers += [dense, ql.ClippedReLU(max_value=ACTIVATION_MAX, bits=plan.activation_bits)]
         layers.append(tf.keras.layers.Dropout(dropout))
-    last = ql.QuantDense(classes, kernel_quantizer=quantizer(bits=plan.bits[-1]), bias_resolution=finest, **common)
+    last = ql.QuantDense(
+        classes,
+        kernel_quantizer=quantizer(bits=plan.bits[-1]),
+        bias_resolution=_finest_resolution(plan),
+        **common | {"scale_bits": 8},
+    )
     layers.append(last)
     layers.append(ql.QuantActivation(max_value=LOGIT_MAX, bits=16 if wide else 8))
     return tf.keras.Sequential(layers)
+
+
+def _finest_resolution(plan: Architecture) -> float:
+    """Biases in steps of the activations."""
+    return min(16.0, 2.0**plan.activation_bits / ACTIVATION_MAX)
+
+
+def _bias_resolution(plan: Architecture, inputs: int, bits: int) -> float:
+    """The finest with which a hidden layer's biases fit what its records have for them.
+
+    The kernel's bias holds 128 * sum(weights) for the zero point of the inputs: 4 standard deviations of that sum take
+    three quarters of the room at most, and with the resolution its step is halved or doubled.
+    """
+    if plan.scale_bits == 8:
+        # A step of 8-bit weights is a tenth of that of 4 bits: with coarser biases 16 bits hold them too.
+        return 0.5 if bits == 8 else _finest_resolution(plan)
+    deviation = math.sqrt(inputs) * (1 if bits == 1 else (2 ** (bits - 1) - 1) / math.sqrt(3))
+    # In units of the sum: a bias in scales is 128 / ACTIVATION_MAX * 2 of the kernel's products with inputs of 8 bits.
+    room = 0.75 * 2 ** (13 - plan.scale_bits)
+    return min(_finest_resolution(plan), 2.0 ** math.floor(math.log2(room / (4 * deviation * ACTIVATION_MAX / 2))))

@@ -108,8 +108,7 @@ class PackedLayer:
         """The layer's bytes, the same for the same layer. Raises ValueError for a layer the format cannot hold."""
         self._check()
         channels, features = self.codes.shape
-        multiplier, multiplier_type = _shortest_multiplier(self.multiplier)
-        bias, bias_type, shift = _shortest_bias(self._stored_bias)
+        records = _shortest_records(self.multiplier, self._stored_bias)
         header = np.zeros((), HEADER)
         sections = _Sections(HEADER.itemsize)
         last_block = 0
@@ -119,8 +118,8 @@ class PackedLayer:
                 offset = sections.add(plane.tobytes(), alignment=64)
                 header["plane_offset"][slot] = offset
                 last_block = offset + plane.size - 4 * _last_panel(run)
-        header["multiplier_offset"] = sections.add(multiplier.tobytes(), alignment=4)
-        header["bias_offset"] = sections.add(bias.tobytes(), alignment=4)
+        header["multiplier_offset"] = sections.add(records.multipliers.tobytes(), alignment=4)
+        header["bias_offset"] = sections.add(records.biases.tobytes(), alignment=4)
         if self.codebook is not None:
             header["codebook_offset"] = sections.add(self.codebook.astype(np.int8).tobytes(), alignment=4)
         body = sections.finish(at_least=last_block + BLOCK_BYTES)
@@ -137,9 +136,7 @@ class PackedLayer:
             "layout": Layout.PANELS_OF_16_BY_4,
             "activation_type": self.activation_type,
             "requantization": Requantization.FIXED_POINT if self._is_int16 else Requantization.FLOAT32,
-            "multiplier_type": multiplier_type,
-            "bias_type": bias_type,
-            "bias_shift": shift,
+            **records.fields,
             "accumulator_bits": 64 if self._is_int16 else 32,
             "input_features": features,
             "output_channels": channels,
@@ -172,12 +169,17 @@ class PackedLayer:
         def section(name: str, dtype: str, count: int) -> np.ndarray:
             return np.frombuffer(data, dtype, count, int(header[name]))
 
+        bias_dtype = "<i2" if header["bias_type"] == BiasType.INT16 else "<i4"
+        stored = section("bias_offset", bias_dtype, channels).astype(np.int64)
+        in_bias = int(header["multiplier_bits"])
         if header["multiplier_type"] == MultiplierType.UFLOAT16:
             multiplier = (section("multiplier_offset", "<u2", channels).astype(np.uint32) << 14).view(np.float32)
+        elif header["multiplier_type"] == MultiplierType.IN_BIAS:
+            steps = (stored & ((1 << in_bias) - 1)) << int(header["multiplier_shift"])
+            multiplier = (section("multiplier_offset", "<u4", 1) + steps).astype(np.uint32).view(np.float32)
         else:
             multiplier = section("multiplier_offset", "<f4", channels)
-        bias_dtype = "<i2" if header["bias_type"] == BiasType.INT16 else "<i4"
-        bias = section("bias_offset", bias_dtype, channels).astype(np.int64) << int(header["bias_shift"])
+        bias = stored >> in_bias << int(header["bias_shift"])
         planes = [
             np.frombuffer(data, np.uint8, plane_bytes(width, channels, features), int(offset)) if bits & width else None
             for width, offset in zip(PLANE_WIDTHS, header["plane_offset"], strict=True)
@@ -398,6 +400,34 @@ def _unpack_plane(plane: np.ndarray, width: int, channels: int, features: int, r
 
 def _last_panel(channels: int) -> int:
     return (channels - 1) % PANEL + 1
+
+
+@dataclass(frozen=True)
+class _Records:
+    """What each channel has besides its weights, as it is stored, and the header's fields that tell how."""
+
+    multipliers: np.ndarray
+    biases: np.ndarray
+    fields: dict[str, int]
+
+
+def _shortest_records(multiplier: np.ndarray, bias: np.ndarray) -> _Records:
+    biases, bias_type, shift = _shortest_bias(bias)
+    fields = {"bias_type": bias_type, "bias_shift": shift}
+    if bias_type == BiasType.INT16:
+        # Floats of one sign are in the order of their bits: what they have above the smallest is a short code.
+        bits = multiplier.astype("<f4").view("<u4").astype(np.int64)
+        steps = bits - bits.min()
+        common = int(np.bitwise_or.reduce(steps))
+        step = max((common & -common).bit_length() - 1, 0)
+        width = int(steps.max() >> step).bit_length()
+        limit = 2 ** (15 - width) if width <= 15 else 0
+        if biases.min() >= -limit and biases.max() < limit:
+            words = (biases.astype(np.int64) << width) + (steps >> step)
+            fields |= {"multiplier_type": MultiplierType.IN_BIAS, "multiplier_bits": width, "multiplier_shift": step}
+            return _Records(bits.min(keepdims=True).astype("<u4"), words.astype("<i2"), fields)
+    multipliers, fields["multiplier_type"] = _shortest_multiplier(multiplier)
+    return _Records(multipliers, biases, fields)
 
 
 def _shortest_multiplier(multiplier: np.ndarray) -> tuple[np.ndarray, int]:

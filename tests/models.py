@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from subbyte.schemas import ENUMS, PackedLayer
+from subbyte.schemas import ENUMS, HEADER, PackedLayer
+from subbyte.schemas.packed_layer import split_bias
 
 INT16 = ENUMS["ActivationType"].INT16
 
@@ -106,6 +107,31 @@ def random_layer(rng: np.random.Generator, features: int, channels: int, bits: i
     }
     defaults["codes"] = rng.integers(0, 1 << bits, (channels, features))
     return PackedLayer(weight_bits=bits, **{**defaults, **fields})
+
+
+#: Where a layer can have its multipliers.
+RECORDS = tuple(kind.name for kind in ENUMS["MultiplierType"])
+
+
+def with_records(layer: PackedLayer, kind: str, rng: np.random.Generator) -> PackedLayer:
+    """The layer with multipliers and biases that are stored in this way, one of RECORDS."""
+    channels, bits = len(layer.bias), np.abs(layer.multiplier).view(np.uint32)
+    if kind == "UFLOAT16":
+        multiplier, stored = bits & 0x3FFFC000, rng.integers(-(2**15), 2**15, channels)
+        stored[0] = -(2**15)
+    elif kind == "IN_BIAS":
+        width = int(rng.integers(0, 9))
+        multiplier = bits.min() + (rng.integers(0, 1 << width, channels) << (24 - width))
+        stored = rng.integers(-(2 ** (15 - width)), 2 ** (15 - width), channels) << int(rng.integers(0, 9))
+    else:
+        return layer
+    if layer.activation_type == INT16:
+        stored = stored - split_bias(layer.weights)
+    multiplier = multiplier.astype(np.uint32).view(np.float32)
+    layer = replace(layer, multiplier=multiplier, bias=stored.astype(layer.bias.dtype))
+    header = np.frombuffer(layer.pack(), HEADER, 1)[0]
+    assert kind == ENUMS["MultiplierType"](header["multiplier_type"]).name or channels < 3
+    return layer
 
 
 def chain(layers: list[PackedLayer], leading=(1,)) -> bytes:

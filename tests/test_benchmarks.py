@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from subbyte.converter.flatbuffer import TensorType
 from subbyte.converter.graph import Graph
-from subbyte.converter.measuring import Name, Stopwatch, Timing
+from subbyte.converter.measuring import Name, Stopwatch, Timing, placed_bytes
 from subbyte.schemas import PackedLayer
 from subbyte.schemas.packed_layer import Op
 
 from benchmarks import convolutions, networks, peers
 from benchmarks import kernels as tool
 from benchmarks.conv_networks import ConvNetwork, Draft, conv_models, float_tflite, run_stock
-from benchmarks.fresh import arena_bytes, heap_bytes, load_fresh
+from benchmarks.fresh import heap_bytes, load_fresh
 from benchmarks.machine import Probe, aligned_words
 from benchmarks.networks import (
     ACTIVATION_SCALE,
@@ -274,7 +274,7 @@ def test_the_stock_interpreter_gives_convolutions_but_of_4_bits_to_xnnpack(tmp_p
 
 
 def arena(model: Model) -> int:
-    return arena_bytes(model.interpreter(), model.path, model.packed)
+    return placed_bytes(model.interpreter(), model.path.read_bytes())
 
 
 def test_scratch_memory_is_part_of_the_arena(tmp_path: Path) -> None:

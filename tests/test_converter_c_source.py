@@ -151,12 +151,12 @@ def sixteen_bits(layers) -> bytes:
 
 REFUSED = {
     two_inputs: "one input, and this one has 2",
-    an_add: "is a ADD, and C has packed layers alone",
+    an_add: "is a ADD, and firmware has packed layers alone",
     out_of_order: "does not follow the layer before it",
     no_layer: "not a chain of packed layers",
     damaged: "short is damaged",
     other_scale: "packed for another input or output",
-    sixteen_bits: "wide has 16-bit activations, and a model in C has 8-bit ones",
+    sixteen_bits: "wide has 16-bit activations, and a model for firmware has 8-bit ones",
     float_input: "input features is not int8.*QuantInput",
 }
 

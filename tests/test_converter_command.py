@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nets import Tanh, dense, keras, layers, ql
+from nets import keras, layers, small_net
 from subbyte import kernels
 from subbyte.converter import command, convert, targets
 
@@ -46,14 +46,6 @@ def script(*arguments: object) -> Run:
     """Runs the console script itself."""
     done = subprocess.run([SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=300)
     return Run(done.returncode, done.stdout, done.stderr)
-
-
-def small_net(stage: int = 2):
-    keras.utils.set_random_seed(0)
-    parts = [ql.QuantInput(4.0), dense(8, Tanh(4)), ql.ClippedReLU(4.0), dense(3, Tanh(2)), ql.QuantActivation(8.0)]
-    model = keras.Sequential([keras.Input((10,), name="features"), *parts])
-    ql.set_stage(model, stage)
-    return model
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,13 @@ import html.parser
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import browser as chromium
 import numpy as np
 import pytest
 from models import Model, chain, random_layer
-from nets import Tanh, dense, keras, ql, ready
+from nets import Tanh, dense, keras, ql, ready, small_net
 from subbyte.converter import Conversion, ConversionError, conversion_page, figures, measuring, page, usage
 from subbyte.converter.footprint import Footprint
 from subbyte.converter.graph import Graph
@@ -21,14 +20,6 @@ from subbyte.converter.linear import Grid, LinearOp
 from subbyte.converter.verification import verify
 
 RNG = np.random.default_rng(0)
-
-
-def small_net(stage: int = 2) -> keras.Model:
-    keras.utils.set_random_seed(0)
-    parts = [ql.QuantInput(4.0), dense(8, Tanh(4)), ql.ClippedReLU(4.0), dense(3, Tanh(2)), ql.QuantActivation(8.0)]
-    model = keras.Sequential([keras.Input((10,), name="features"), *parts])
-    ql.set_stage(model, stage)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -317,15 +308,6 @@ def test_the_converter_imports_neither() -> None:
 
 
 # Looks
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[chromium.Browser]:
-    if reason := chromium.missing():
-        pytest.skip(reason)
-    opened = chromium.Browser()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(scope="module")

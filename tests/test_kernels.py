@@ -11,7 +11,7 @@ from compilers import compile_c, core_sources
 from guard import Guarded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from models import random_layer
+from models import RECORDS, random_layer, with_records
 from subbyte.kernels import isas, native, reference
 from subbyte.schemas import PackedLayer
 from subbyte.schemas.packed_layer import MAX_FEATURES
@@ -108,7 +108,7 @@ def shapes(seed: int) -> Iterator[tuple[int, int, int]]:
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_every_width_decode_and_shape(bits, kind, isa, library):
     rng = np.random.default_rng([bits, *kind.encode()])
-    for features, channels, rows in shapes(bits + len(kind)):
+    for turn, (features, channels, rows) in enumerate(shapes(bits + len(kind))):
         layer = random_layer(
             rng,
             features,
@@ -119,6 +119,7 @@ def test_every_width_decode_and_shape(bits, kind, isa, library):
             clamp=(-100, 90),
             **decode_fields(kind, bits, rng),
         )
+        layer = with_records(layer, RECORDS[turn % len(RECORDS)], rng)
         x = rng.integers(-128, 128, (rows, features)).astype(np.int8)
         expected = oracle(layer, x)
         np.testing.assert_array_equal(run_guarded(library, layer, x, isa), expected)

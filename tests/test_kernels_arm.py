@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from compilers import INCLUDE, ROOT, ZIG, compile_c, core_sources
 from emulator import ARM64_MAX, CORTEX_A7, CORTEX_A72, Processor, Program
-from models import INT16, random_layer
+from models import INT16, RECORDS, random_layer, with_records
 from subbyte.kernels import reference
 from subbyte.schemas import PackedLayer
 from subbyte.schemas.packed_layer import MAX_FEATURES, Geometry, Op, Padding
@@ -136,8 +136,9 @@ def shapes(rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_every_width_decode_and_shape(bits, kind, variant):
     rng = np.random.default_rng([bits, *kind.encode()])
-    for features, channels, rows in shapes(rng):
+    for turn, (features, channels, rows) in enumerate(shapes(rng)):
         layer = random_layer(rng, features, channels, bits, **decode_fields(kind, bits, rng))
+        layer = with_records(layer, RECORDS[turn % len(RECORDS)], rng)
         x = rng.integers(-128, 128, (rows, features)).astype(np.int8)
         np.testing.assert_array_equal(variant.run(layer, x), reference.fully_connected(layer, x))
 
@@ -155,6 +156,8 @@ def test_16_bit_activations(bits, kind, variant):
         elif rows % 4:
             fields["multiplier"] = np.full(channels, 1 / 2**12, np.float32)
         layer = random_layer(rng, features, channels, bits, **fields)
+        if rows % 4 == 0:
+            layer = with_records(layer, RECORDS[rows // 4 % len(RECORDS)], rng)
         x = rng.integers(-(2**15), 2**15, (rows, features)).astype(np.int16)
         x[:, ::3] //= 2**8
         np.testing.assert_array_equal(variant.run(layer, x), reference.fully_connected(layer, x))

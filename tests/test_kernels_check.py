@@ -7,7 +7,7 @@ import pytest
 from compilers import ROOT, ZIG, native_compiler
 from fuzz_kernels import compile_target, write_corpus
 from guard import Guarded
-from models import INT16, random_layer
+from models import INT16, random_layer, with_records
 from subbyte.kernels import native
 from subbyte.schemas import ENUMS, HEADER
 from subbyte.schemas.packed_layer import Geometry, Padding
@@ -98,7 +98,9 @@ LIES = [
     ("requantization", 0, "does not know"),
     ("requantization", ENUMS["Requantization"].FIXED_POINT, "does not compute"),
     ("multiplier_type", 0, "does not know"),
-    ("multiplier_type", 3, "does not know"),
+    ("multiplier_type", 4, "does not know"),
+    ("multiplier_bits", 1, "more bits"),
+    ("multiplier_shift", 1, "more bits"),
     ("bias_type", 0, "does not know"),
     ("bias_type", 3, "does not know"),
     ("bias_shift", 16, "bias"),
@@ -142,7 +144,7 @@ LIES = [
     ("dilation_width", 0, "do not fit"),
     ("padding", ENUMS["Padding"].SAME, "do not fit"),
     ("padding", 2, "does not know"),
-    *((("reserved", i), 1, "does not know") for i in range(3)),
+    ("reserved", 1, "does not know"),
     (("plane_offset", 0), 128, "section"),  # a plane that 3 bits do not have
     (("plane_offset", 1), 128, "section"),
     (("plane_offset", 2), 0, "section"),
@@ -196,6 +198,27 @@ def test_a_lying_convolution_is_refused(field, value):
     native.check(layer.pack())
     with pytest.raises(ValueError, match="do not fit"):
         native.check(with_field(layer.pack(), field, value))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("multiplier_bits", 16), ("multiplier_shift", 32), ("bias_type", ENUMS["BiasType"].INT32), ("multiplier_type", 1)],
+)
+def test_multipliers_that_the_biases_do_not_hold_are_refused(field, value):
+    rng = np.random.default_rng(5)
+    packed = with_records(random_layer(rng, 40, 20, 3), "IN_BIAS", rng).pack()
+    native.check(packed)
+    with pytest.raises(ValueError, match="more bits"):
+        native.check(with_field(packed, field, value))
+
+
+def test_a_base_of_the_multipliers_that_is_not_finite_is_refused():
+    rng = np.random.default_rng(6)
+    packed = bytearray(with_records(random_layer(rng, 40, 20, 3), "IN_BIAS", rng).pack())
+    at = int(np.frombuffer(packed, HEADER, 1)[0]["multiplier_offset"])
+    packed[at : at + 4] = np.float32(np.inf).tobytes()
+    with pytest.raises(ValueError, match="not finite"):
+        native.check(bytes(packed))
 
 
 def test_the_list_of_lies_names_every_field():

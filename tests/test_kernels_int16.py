@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from guard import Guarded
-from models import INT16, Model, chain, random_layer
+from models import INT16, RECORDS, Model, chain, random_layer, with_records
 from subbyte import kernels
 from subbyte.kernels import isas, native, reference
 from subbyte.schemas import PackedLayer
@@ -65,9 +65,10 @@ def shapes(seed: int) -> Iterator[tuple[int, int, int]]:
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_every_width_decode_and_shape(bits, kind, isa):
     rng = np.random.default_rng([bits, *kind.encode()])
-    for features, channels, rows in shapes(bits + len(kind)):
+    for turn, (features, channels, rows) in enumerate(shapes(bits + len(kind))):
         fields = decode_fields(kind, bits, rng)
         layer = random_layer(rng, features, channels, bits, activation_type=INT16, clamp=(-30000, 31000), **fields)
+        layer = with_records(layer, RECORDS[turn % len(RECORDS)], rng)
         x = random_codes(rng, rows, features)
         expected = reference.fully_connected(layer, x)
         np.testing.assert_array_equal(run_guarded(layer, x, isa), expected)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import browser as chromium
@@ -131,15 +130,6 @@ def test_the_page_has_every_model_and_figure(
         assert sum(column) == int(total[5].replace(",", "")) == (folder / f"{name}.tflite").stat().st_size
     assert text.count("<svg") == 3
     assert "60 clips out of a hat" in text
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[chromium.Browser]:
-    if reason := chromium.missing():
-        pytest.skip(reason)
-    opened = chromium.Browser()
-    yield opened
-    opened.close()
 
 
 def test_a_reader_finds_no_fault(browser: chromium.Browser, page: Path) -> None:

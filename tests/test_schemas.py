@@ -116,15 +116,30 @@ def test_layers_survive_the_round_trip(bits, codebook, activations):
         assert all(offset % 64 == 0 for offset in offsets)
 
 
+def records(multiplier: list[float], bias: list[int]) -> tuple[str, int, list[int]]:
+    """Where a layer's multipliers are, the width of their codes, and (for 16 bits) what is stored of each bias."""
+    exact = {"multiplier": np.array(multiplier, np.float32), "bias": np.array(bias, np.int32)}
+    layer = random_layer(np.random.default_rng(0), 4, len(bias), **exact)
+    packed = layer.pack()
+    assert PackedLayer.unpack(packed) == layer
+    header = np.frombuffer(packed, HEADER, 1)[0]
+    stored = np.frombuffer(packed, "<i2", len(bias), int(header["bias_offset"])).tolist()
+    assert header["bias_shift"] == 12 or header["bias_type"] == ENUMS["BiasType"].INT32
+    return ENUMS["MultiplierType"](header["multiplier_type"]).name, int(header["multiplier_bits"]), stored
+
+
 def test_short_multipliers_and_biases_lose_nothing():
-    rng = np.random.default_rng(0)
-    exact = {"multiplier": np.array([0.5, 2.0**-9, 1.0], np.float32), "bias": np.array([-4096, 0, 65536], np.int32)}
-    short, long = random_layer(rng, 4, 3, **exact), random_layer(rng, 4, 3)
-    assert PackedLayer.unpack(short.pack()) == short
-    header = np.frombuffer(short.pack(), HEADER, 1)[0]
-    assert header["multiplier_type"] == ENUMS["MultiplierType"].UFLOAT16
-    assert (header["bias_type"], header["bias_shift"]) == (ENUMS["BiasType"].INT16, 12)
-    assert len(short.pack()) <= len(long.pack())
+    multiplier = [0.5, 2.0**-9, 1.0]  # exponents 8, 0 and 9 above the smallest: 4 bits
+    assert records(multiplier, [-4096, 0, 65536]) == ("IN_BIAS", 4, [-16 + 8, 0, 256 + 9])
+    assert records(multiplier, [-(2**23), 0, 2**23 - 4096]) == ("IN_BIAS", 4, [-32768 + 8, 0, 32752 + 9])
+    # A bias more, and 12 bits do not hold it.
+    assert records(multiplier, [-(2**23), 4096, 2**23]) == ("UFLOAT16", 0, [-2048, 1, 2048])
+    assert records(multiplier, [-4096, 4096, 2**28])[0] == "UFLOAT16"  # biases of 32 bits
+    assert records([0.3, 0.3, 0.3], [-4096, 0, 2**27 - 4096]) == ("IN_BIAS", 0, [-1, 0, 32767])
+    assert records([0.3, 0.7, 0.1], [-4096, 0, 4096])[0] == "FLOAT32"
+    assert records([-0.5, 0.5, 0.5], [-4096, 0, 4096]) == ("IN_BIAS", 1, [-2 + 1, 0, 2])  # the sign, bit 31
+    assert records([-0.3, 0.5, 0.5], [-4096, 0, 4096])[0] == "FLOAT32"
+    assert records([-0.5, -0.5, -0.25], [-4096, 0, 4096]) == ("IN_BIAS", 1, [-2 + 1, 1, 2])
 
 
 def int16_layer(bias: list[int], **fields) -> PackedLayer:

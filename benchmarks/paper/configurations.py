@@ -39,7 +39,8 @@ class Configuration:
 
     def key(self, seed: int, data: str) -> str:
         """A file's name without suffix, the same for the same model."""
-        content = repr((REVISION, self.plan, self.recipe, self.quantizer, self.bits, data))
+        plan = ARCHITECTURES.get(self.plan, self.plan) if isinstance(self.plan, str) else self.plan
+        content = repr((REVISION, plan, self.recipe, self.quantizer, self.bits, data))
         return f"{self.name}-{seed}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
     def make_quantizer(self) -> Any:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from subbyte.converter.footprint import Footprint
+from subbyte.converter.image import image
 from subbyte.converter.measuring import arena_bytes, microseconds
 
 from ..tables import figure, markdown_table
@@ -19,15 +21,15 @@ class Cost:
 
     Attributes:
         name: of the configuration.
-        cycles: millions a second, on an Arm processor.
-        memory, size: KB while it runs, and of the model.
+        cycles: millions a second, on an Arm processor; None where the paper has none.
+        memory, size: KB while it runs, and of the model; of ours None.
         peer: name of the stock format in the table.
     """
 
     name: str
     cycles: float | None
-    memory: float
-    size: float
+    memory: float | None
+    size: float | None
     peer: str
 
 
@@ -39,6 +41,7 @@ COSTS = (
     Cost("M4", 10.3, 228, 114, "int8"),
     Cost("M5-drop", None, 128, 128, "int8"),
     Cost("M6-drop", None, 198, 198, "int8"),
+    Cost("recommended", None, None, None, "int8"),
 )
 HEADER = (
     "model",
@@ -52,7 +55,8 @@ HEADER = (
     "activations, KB",
     "paper: size, KB",
     "parameters, KB",
-    "file, KB",
+    "image for firmware, KB",
+    ".tflite, KB",
 )
 
 
@@ -64,7 +68,8 @@ def with_two_outputs(network: Any) -> Any:
     last = next(layer for layer in reversed(config["layers"]) if "units" in layer["config"])
     outputs, last["config"]["units"] = last["config"]["units"], 2
     small = type(network).from_config(config)
-    small.build((None, *network.input_shape[1:]))
+    if not small.built:
+        small.build((None, *network.input_shape[1:]))
     values = [
         value[..., :2] if value.shape and value.shape[-1] == outputs and place.shape[-1] == 2 else value
         for value, place in zip(network.get_weights(), small.weights, strict=True)
@@ -81,7 +86,8 @@ class Built:
     packed: bytes
     stock: bytes
     small: bytes
-    parameters: int  # bytes of the small file's weights and their records
+    parameters: int  # bytes of the small file's weights, as many bits as they have, and of their records
+    image: bytes | None  # of the small file; None where firmware has the interpreter
 
 
 def build(path: Path) -> Built:
@@ -94,12 +100,19 @@ def build(path: Path) -> Built:
     small = with_two_outputs(network)
     if not any(isinstance(layer, keras_layers.QuantInput) for layer in network.layers):
         stock = stock_tflite(network)
-        return Built(stock, stock, stock_tflite(small), sum(4 * weight.size for weight in small.get_weights()))
+        return Built(stock, stock, stock_tflite(small), sum(4 * weight.size for weight in small.get_weights()), None)
     found = converter.convert(small, io="int8" if _is_int8(network) else "float32")
-    # A record of a channel: its multiplier and its bias.
-    parameters = sum(-(-layer.weights * layer.weight_bits // 8) + 4 * layer.shape[-1] for layer in found.layers)
+    weights = sum(-(-layer.weights * layer.weight_bits // 8) for layer in found.layers)
+    try:
+        binary = image(found.tflite)
+    except converter.ConversionError:  # convolutions, or 16-bit activations
+        binary = None
     return Built(
-        tflite_of(path).read_bytes(), converter.convert(network, target="int8").tflite, found.tflite, parameters
+        tflite_of(path).read_bytes(),
+        converter.convert(network, target="int8").tflite,
+        found.tflite,
+        weights + Footprint.of(found.tflite).records,
+        binary,
     )
 
 
@@ -127,11 +140,12 @@ def cost_table(paths: dict[str, Path]) -> str:
                 figure(own),
                 f"{own / base:.2f}",
                 f"{figure(1e6 * timed[f'{cost.name} stock'].median)} ({cost.peer})",
-                f"{cost.memory:g}",
+                "-" if cost.memory is None else f"{cost.memory:g}",
                 _kilobytes(weights),
                 _kilobytes(arena_bytes(found.packed)),
-                f"{cost.size:g}",
+                "-" if cost.size is None else f"{cost.size:g}",
                 _kilobytes(found.parameters),
+                "-" if found.image is None else _kilobytes(len(found.image)),
                 _kilobytes(len(found.small)),
             ]
 

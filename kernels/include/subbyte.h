@@ -67,7 +67,9 @@ typedef struct subbyte_header {
   uint8_t dilation_height;
   uint8_t dilation_width;
   uint8_t padding;
-  uint8_t reserved[3];
+  uint8_t multiplier_bits;
+  uint8_t multiplier_shift;
+  uint8_t reserved;
 
   uint32_t plane_offset[4];
   uint32_t multiplier_offset;
@@ -86,6 +88,7 @@ enum {
   SUBBYTE_VERSION = 1,
   // Most inputs that one 32-bit sum takes: 255 * 128 * MAX < 2^31.
   SUBBYTE_MAX_FEATURES = 65793,
+  SUBBYTE_IMAGE_ALIGNMENT = 64, // of the layers of an image to its start
 };
 
 // Largest sum of a layer with 16-bit activations, bias included: its product with 24 bits fits in 63.
@@ -96,7 +99,7 @@ enum { SUBBYTE_LINEAR = 1, SUBBYTE_CODEBOOK = 2 };
 enum { SUBBYTE_PANELS_OF_16_BY_4 = 1 };
 enum { SUBBYTE_ACTIVATION_INT8 = 1, SUBBYTE_ACTIVATION_INT16 = 2 };
 enum { SUBBYTE_REQUANTIZE_FLOAT32 = 1, SUBBYTE_REQUANTIZE_FIXED_POINT = 2 };
-enum { SUBBYTE_MULTIPLIER_FLOAT32 = 1, SUBBYTE_MULTIPLIER_UFLOAT16 = 2 };
+enum { SUBBYTE_MULTIPLIER_FLOAT32 = 1, SUBBYTE_MULTIPLIER_UFLOAT16 = 2, SUBBYTE_MULTIPLIER_IN_BIAS = 3 };
 enum { SUBBYTE_BIAS_INT32 = 1, SUBBYTE_BIAS_INT16 = 2 };
 enum { SUBBYTE_PADDING_VALID = 0, SUBBYTE_PADDING_SAME = 1 };
 
@@ -117,6 +120,7 @@ typedef enum subbyte_status {
   SUBBYTE_BAD_SECTION,
   SUBBYTE_BAD_MULTIPLIER,
   SUBBYTE_BAD_BIAS,
+  SUBBYTE_BAD_CHAIN,
   SUBBYTE_STATUS_COUNT
 } subbyte_status;
 
@@ -191,12 +195,20 @@ SUBBYTE_API void subbyte_fully_connected_int16_channels(const void *layer, const
                                                         int16_t *output, void *scratch, const subbyte_isa *isa,
                                                         int32_t first, int32_t last);
 
-// A layer of a model that `convert-to-tflite --format=c` wrote: a table of these, each for what the one before gave.
+// A layer of a model for firmware: a table of these, each for what the one before gave. `convert-to-tflite --format=c`
+// writes one, and subbyte_find_layers() fills one.
 typedef struct subbyte_layer {
   const void *packed;
   size_t bytes;
   int32_t rows; // of its input
 } subbyte_layer;
+
+// Finds the layers of an image that `convert-to-tflite --format=bin` wrote, and checks each: fully connected, with
+// 8-bit activations, for one row of what the layer before gives. Nothing outside the `bytes` bytes at `image` is read.
+//
+// Sets the first `*count` of `most` entries; they point into the image.
+SUBBYTE_API subbyte_status subbyte_find_layers(const void *image, size_t bytes, subbyte_layer *layers, int32_t most,
+                                               int32_t *count);
 
 #ifdef __cplusplus
 }

@@ -151,15 +151,24 @@ OPERATION __m512i load_biases(const subbyte_header *header, const uint8_t *layer
   const __m512i stored = header->bias_type == SUBBYTE_BIAS_INT16
                              ? _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(mask, biases))
                              : _mm512_maskz_loadu_epi32(mask, biases);
-  return _mm512_sll_epi32(stored, _mm_cvtsi32_si128(header->bias_shift));
+  const __m512i own = _mm512_sra_epi32(stored, _mm_cvtsi32_si128(header->multiplier_bits));
+  return _mm512_sll_epi32(own, _mm_cvtsi32_si128(header->bias_shift));
 }
 
 OPERATION __m512 load_multipliers(const subbyte_header *header, const uint8_t *layer, int32_t channel, __mmask16 mask) {
-  const uint8_t *multipliers = layer + header->multiplier_offset + subbyte_multiplier_bytes(header) * (size_t)channel;
+  const uint8_t *multipliers =
+      layer + subbyte_first_multiplier(header) + subbyte_multiplier_bytes(header) * (size_t)channel;
+  if (header->multiplier_type == SUBBYTE_MULTIPLIER_FLOAT32) {
+    return _mm512_maskz_loadu_ps(mask, multipliers);
+  }
+  const __m512i words = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, multipliers));
+  if (header->multiplier_type == SUBBYTE_MULTIPLIER_UFLOAT16) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(words, 14));
+  }
+  const __m512i codes = _mm512_and_si512(words, _mm512_set1_epi32((int32_t)subbyte_multiplier_mask(header)));
+  const __m512i base = _mm512_set1_epi32((int32_t)subbyte_multiplier_base(layer, header));
   return _mm512_castsi512_ps(
-      header->multiplier_type == SUBBYTE_MULTIPLIER_UFLOAT16
-          ? _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, multipliers)), 14)
-          : _mm512_maskz_loadu_epi32(mask, multipliers));
+      _mm512_add_epi32(base, _mm512_sll_epi32(codes, _mm_cvtsi32_si128(header->multiplier_shift))));
 }
 
 // A panel, before the zero point. What is too large for a conversion would change its sign; what is too small does not.

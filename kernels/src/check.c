@@ -22,11 +22,10 @@ static int has_known_values(const subbyte_header *h) {
          is_between(h->decode, SUBBYTE_LINEAR, SUBBYTE_CODEBOOK) && h->layout == SUBBYTE_PANELS_OF_16_BY_4 &&
          is_between(h->activation_type, SUBBYTE_ACTIVATION_INT8, SUBBYTE_ACTIVATION_INT16) &&
          is_between(h->requantization, SUBBYTE_REQUANTIZE_FLOAT32, SUBBYTE_REQUANTIZE_FIXED_POINT) &&
-         is_between(h->multiplier_type, SUBBYTE_MULTIPLIER_FLOAT32, SUBBYTE_MULTIPLIER_UFLOAT16) &&
+         is_between(h->multiplier_type, SUBBYTE_MULTIPLIER_FLOAT32, SUBBYTE_MULTIPLIER_IN_BIAS) &&
          is_between(h->bias_type, SUBBYTE_BIAS_INT32, SUBBYTE_BIAS_INT16) &&
          is_between(h->padding, SUBBYTE_PADDING_VALID, SUBBYTE_PADDING_SAME) &&
-         (h->accumulator_bits == 64 || h->accumulator_bits == 32 || h->accumulator_bits == 16) &&
-         (h->reserved[0] | h->reserved[1] | h->reserved[2]) == 0;
+         (h->accumulator_bits == 64 || h->accumulator_bits == 32 || h->accumulator_bits == 16) && h->reserved == 0;
 }
 
 static int is_int16(const subbyte_header *h) {
@@ -81,6 +80,17 @@ static int has_good_activations(const subbyte_header *h) {
          is_finite(h->output_scale);
 }
 
+static int is_in_bias(const subbyte_header *h) {
+  return h->multiplier_type == SUBBYTE_MULTIPLIER_IN_BIAS;
+}
+
+static int has_good_records(const subbyte_header *h) {
+  if (is_in_bias(h)) {
+    return h->bias_type == SUBBYTE_BIAS_INT16 && h->multiplier_bits <= 15 && h->multiplier_shift <= 31;
+  }
+  return h->multiplier_bits == 0 && h->multiplier_shift == 0;
+}
+
 static int has_good_decode(const subbyte_header *h) {
   if (h->decode == SUBBYTE_CODEBOOK) {
     return h->codebook_offset != 0;
@@ -118,7 +128,8 @@ static int has_good_sections(const subbyte_header *h) {
   if (h->decode == SUBBYTE_CODEBOOK && !is_inside(h, (span){h->codebook_offset, 1u << h->weight_bits, 4})) {
     return 0;
   }
-  return is_inside(h, (span){h->multiplier_offset, subbyte_multiplier_bytes(h) * channels, 4}) &&
+  const uint64_t multiplier_bytes = is_in_bias(h) ? 4 : subbyte_multiplier_bytes(h) * channels;
+  return is_inside(h, (span){h->multiplier_offset, multiplier_bytes, 4}) &&
          is_inside(h, (span){h->bias_offset, subbyte_bias_bytes(h) * channels, 4});
 }
 
@@ -200,6 +211,9 @@ static subbyte_status check_header(const subbyte_header *h, size_t bytes) {
   if (!has_good_decode(h)) {
     return SUBBYTE_BAD_DECODE;
   }
+  if (!has_good_records(h)) {
+    return SUBBYTE_BAD_MULTIPLIER;
+  }
   return has_good_sections(h) ? SUBBYTE_OK : SUBBYTE_BAD_SECTION;
 }
 
@@ -240,10 +254,15 @@ const char *subbyte_message(subbyte_status status) {
           "<= clamp_max, scales positive",
       [SUBBYTE_BAD_DECODE] = "weights must be -128 to 127, by code_offset and a positive code_step or by a codebook",
       [SUBBYTE_BAD_SECTION] = "a section lies outside the tensor, is misaligned, missing, or there without need",
-      [SUBBYTE_BAD_MULTIPLIER] = "a multiplier is not finite, or of 16-bit activations not from 0 to below 2^23",
+      [SUBBYTE_BAD_MULTIPLIER] =
+          "a multiplier is not finite, or of 16-bit activations not from 0 to below 2^23, or it takes more bits of the "
+          "biases than they have",
       [SUBBYTE_BAD_BIAS] =
           "a bias is so large that a sum may leave 32 bits (of 16-bit activations 40), or bias_shift is "
           "above 15",
+      [SUBBYTE_BAD_CHAIN] =
+          "the layers of an image must be fully connected with 8-bit activations, each for what the one before gives, "
+          "and no more than there is room for",
   };
   const unsigned number = (unsigned)status;
   return number < SUBBYTE_STATUS_COUNT ? messages[number] : "unknown status";

@@ -20,25 +20,44 @@ typedef struct subbyte_records {
   int32_t first, channels; // a multiple of 16, so that loops run over whole vectors
 } subbyte_records;
 
-SUBBYTE_FINISH_INLINE int32_t subbyte_stored_bias(const uint8_t *biases, int type, int32_t c) {
-  if (type == SUBBYTE_BIAS_INT32) {
+// How to read them. All that the types do not name is 0.
+typedef struct subbyte_record_types {
+  int bias, multiplier;
+  int multiplier_bits, multiplier_shift;
+  uint32_t multiplier_mask, multiplier_base;
+} subbyte_record_types;
+
+SUBBYTE_FINISH_INLINE subbyte_record_types subbyte_find_types(const subbyte_header *header, const uint8_t *layer) {
+  return (subbyte_record_types){.bias = header->bias_type,
+                                .multiplier = header->multiplier_type,
+                                .multiplier_bits = header->multiplier_bits,
+                                .multiplier_shift = header->multiplier_shift,
+                                .multiplier_mask = subbyte_multiplier_mask(header),
+                                .multiplier_base = subbyte_multiplier_base(layer, header)};
+}
+
+SUBBYTE_FINISH_INLINE int32_t subbyte_stored_bias(const uint8_t *biases, const subbyte_record_types *types, int32_t c) {
+  if (types->bias == SUBBYTE_BIAS_INT32) {
     int32_t bias;
     memcpy(&bias, biases + sizeof bias * (size_t)c, sizeof bias);
     return bias;
   }
   int16_t bias;
   memcpy(&bias, biases + sizeof bias * (size_t)c, sizeof bias);
-  return bias;
+  return types->multiplier == SUBBYTE_MULTIPLIER_IN_BIAS ? bias >> types->multiplier_bits : bias;
 }
 
-SUBBYTE_FINISH_INLINE float subbyte_multiplier(const uint8_t *multipliers, int type, int32_t c) {
+SUBBYTE_FINISH_INLINE float subbyte_multiplier(const uint8_t *multipliers, const subbyte_record_types *types,
+                                               int32_t c) {
   uint32_t bits;
-  if (type == SUBBYTE_MULTIPLIER_FLOAT32) {
+  if (types->multiplier == SUBBYTE_MULTIPLIER_FLOAT32) {
     memcpy(&bits, multipliers + sizeof bits * (size_t)c, sizeof bits);
   } else {
-    uint16_t middle;
-    memcpy(&middle, multipliers + sizeof middle * (size_t)c, sizeof middle);
-    bits = (uint32_t)middle << 14;
+    uint16_t word;
+    memcpy(&word, multipliers + sizeof word * (size_t)c, sizeof word);
+    bits = types->multiplier == SUBBYTE_MULTIPLIER_UFLOAT16
+               ? (uint32_t)word << 14
+               : types->multiplier_base + ((word & types->multiplier_mask) << types->multiplier_shift);
   }
   float multiplier;
   memcpy(&multiplier, &bits, sizeof multiplier);
@@ -52,16 +71,16 @@ SUBBYTE_FINISH_INLINE float subbyte_multiplier(const uint8_t *multipliers, int t
 // is, NaN included, small enough for it: 1.5 * 2^23 has a unit in the last place of 1, so adding it rounds as the
 // processor does.
 SUBBYTE_FINISH_INLINE void subbyte_requantize(const subbyte_header *header, const subbyte_records *records,
-                                              int bias_type, int multiplier_type, const int32_t *sums, uint32_t offset,
+                                              const subbyte_record_types *types, const int32_t *sums, uint32_t offset,
                                               int32_t *codes) {
   const float magic = 12582912.0f;
   const int32_t zero_point = header->output_zero_point, shift = header->bias_shift;
   const uint32_t step = header->decode == SUBBYTE_LINEAR ? (uint32_t)header->code_step : 1;
   const float smallest = (float)(header->clamp_min - zero_point), largest = (float)(header->clamp_max - zero_point);
   for (int32_t c = 0; c < records->channels; ++c) {
-    const uint32_t bias = (uint32_t)subbyte_stored_bias(records->biases, bias_type, c) << shift;
+    const uint32_t bias = (uint32_t)subbyte_stored_bias(records->biases, types, c) << shift;
     const int32_t sum = (int32_t)(step * (uint32_t)sums[c] + offset + bias);
-    float value = (float)sum * subbyte_multiplier(records->multipliers, multiplier_type, c);
+    float value = (float)sum * subbyte_multiplier(records->multipliers, types, c);
     value = value > smallest ? value : smallest;
     value = value < largest ? value : largest;
     const float rounded = (value + magic) - magic;
@@ -70,12 +89,19 @@ SUBBYTE_FINISH_INLINE void subbyte_requantize(const subbyte_header *header, cons
 }
 
 SUBBYTE_FINISH_INLINE void subbyte_finish_panels(const subbyte_header *header, const subbyte_records *records,
-                                                 const int32_t *sums, uint32_t offset, int32_t *codes) {
-  const int bias_type = header->bias_type, multiplier_type = header->multiplier_type;
-  if (bias_type == SUBBYTE_BIAS_INT16 && multiplier_type == SUBBYTE_MULTIPLIER_UFLOAT16) { // as what we train has
-    subbyte_requantize(header, records, SUBBYTE_BIAS_INT16, SUBBYTE_MULTIPLIER_UFLOAT16, sums, offset, codes);
+                                                 const subbyte_record_types *types, const int32_t *sums,
+                                                 uint32_t offset, int32_t *codes) {
+  subbyte_record_types known = *types;
+  if (types->multiplier == SUBBYTE_MULTIPLIER_IN_BIAS) { // as what we train has
+    known.bias = SUBBYTE_BIAS_INT16;
+    known.multiplier = SUBBYTE_MULTIPLIER_IN_BIAS;
+    subbyte_requantize(header, records, &known, sums, offset, codes);
+  } else if (types->bias == SUBBYTE_BIAS_INT16 && types->multiplier == SUBBYTE_MULTIPLIER_UFLOAT16) { // likewise
+    known.bias = SUBBYTE_BIAS_INT16;
+    known.multiplier = SUBBYTE_MULTIPLIER_UFLOAT16;
+    subbyte_requantize(header, records, &known, sums, offset, codes);
   } else {
-    subbyte_requantize(header, records, bias_type, multiplier_type, sums, offset, codes);
+    subbyte_requantize(header, records, types, sums, offset, codes);
   }
 }
 
@@ -85,7 +111,8 @@ SUBBYTE_FINISH_INLINE void subbyte_finish_rows(const subbyte_header *header, con
                                                const int32_t *sums, int8_t *output) {
   const size_t bias_bytes = subbyte_bias_bytes(header), multiplier_bytes = subbyte_multiplier_bytes(header);
   const uint8_t *biases = layer + header->bias_offset + bias_bytes * (size_t)first;
-  const uint8_t *multipliers = layer + header->multiplier_offset + multiplier_bytes * (size_t)first;
+  const uint8_t *multipliers = layer + subbyte_first_multiplier(header) + multiplier_bytes * (size_t)first;
+  const subbyte_record_types types = subbyte_find_types(header, layer);
   const int32_t rest = channels % SUBBYTE_PANEL, whole = channels - rest;
   uint8_t last_biases[4 * SUBBYTE_PANEL] = {0}, last_multipliers[4 * SUBBYTE_PANEL] = {0}; // of a shorter panel
   memcpy(last_biases, biases + bias_bytes * (size_t)whole, bias_bytes * (size_t)rest);
@@ -97,7 +124,7 @@ SUBBYTE_FINISH_INLINE void subbyte_finish_rows(const subbyte_header *header, con
     const int32_t *row_sums = sums + (ptrdiff_t)SUBBYTE_TILE * row;
     const uint32_t offset = header->decode == SUBBYTE_LINEAR ? (uint32_t)(header->code_offset * input_sums[row]) : 0;
     for (int i = 0; i < 2; ++i) {
-      subbyte_finish_panels(header, &records[i], row_sums + records[i].first, offset, codes + records[i].first);
+      subbyte_finish_panels(header, &records[i], &types, row_sums + records[i].first, offset, codes + records[i].first);
     }
     int8_t *to = output + (ptrdiff_t)header->output_channels * row;
     for (int32_t c = 0; c < channels; ++c) {

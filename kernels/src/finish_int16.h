@@ -10,17 +10,17 @@
 // A float32 is significand * 2^(exponent - 150). The format check saw to it that the sum stays in 40 bits, so that the
 // product has less than 63, and that the exponent is at most 149. A shift by 63 in place of a longer one gives the
 // same: 0.
-SUBBYTE_FINISH_INLINE void subbyte_requantize_int16(const subbyte_header *header, const uint8_t *biases, int bias_type,
-                                                    const uint8_t *multipliers, int multiplier_type, int32_t channels,
-                                                    const int32_t *high, const int32_t *low, int64_t offset,
-                                                    int16_t *codes) {
+SUBBYTE_FINISH_INLINE void subbyte_requantize_int16(const subbyte_header *header, const uint8_t *biases,
+                                                    const uint8_t *multipliers, const subbyte_record_types *types,
+                                                    int32_t channels, const int32_t *high, const int32_t *low,
+                                                    int64_t offset, int16_t *codes) {
   enum { BEYOND = UINT16_MAX }; // of any clamp
   const int32_t step = header->decode == SUBBYTE_LINEAR ? header->code_step : 1;
   const int32_t smallest = header->clamp_min, largest = header->clamp_max, bias_shift = header->bias_shift;
   for (int32_t c = 0; c < channels; ++c) {
-    const int64_t bias = (int64_t)((uint64_t)subbyte_stored_bias(biases, bias_type, c) << bias_shift);
+    const int64_t bias = (int64_t)((uint64_t)subbyte_stored_bias(biases, types, c) << bias_shift);
     const int64_t sum = (int64_t)high[c] * (256 * step) + (int64_t)low[c] * step + offset + bias;
-    const float multiplier = subbyte_multiplier(multipliers, multiplier_type, c);
+    const float multiplier = subbyte_multiplier(multipliers, types, c);
     uint32_t bits;
     memcpy(&bits, &multiplier, sizeof bits);
     const uint32_t significand = (bits & 0x7fffff) | 0x800000, exponent = bits >> 23;
@@ -39,20 +39,22 @@ SUBBYTE_FINISH_INLINE void subbyte_requantize_int16(const subbyte_header *header
 SUBBYTE_FINISH_INLINE void subbyte_finish_int16_rows(const subbyte_header *header, const uint8_t *layer, int32_t first,
                                                      int32_t channels, int32_t rows, const int32_t *input_sums,
                                                      const int32_t *sums, int16_t *output) {
-  const int bias_type = header->bias_type, multiplier_type = header->multiplier_type;
+  const subbyte_record_types types = subbyte_find_types(header, layer);
+  subbyte_record_types usual = types;
+  usual.bias = SUBBYTE_BIAS_INT16;
+  usual.multiplier = SUBBYTE_MULTIPLIER_UFLOAT16;
   const uint8_t *biases = layer + header->bias_offset + subbyte_bias_bytes(header) * (size_t)first;
-  const uint8_t *multipliers = layer + header->multiplier_offset + subbyte_multiplier_bytes(header) * (size_t)first;
+  const uint8_t *multipliers =
+      layer + subbyte_first_multiplier(header) + subbyte_multiplier_bytes(header) * (size_t)first;
   for (int32_t row = 0; row < rows; ++row) {
     const int32_t *high = sums + (ptrdiff_t)2 * SUBBYTE_TILE * row, *low = high + SUBBYTE_TILE;
     const int64_t inputs = 256 * (int64_t)input_sums[2 * row] + input_sums[2 * row + 1];
     const int64_t offset = header->decode == SUBBYTE_LINEAR ? header->code_offset * inputs : 0;
     int16_t *to = output + (ptrdiff_t)header->output_channels * row;
-    if (bias_type == SUBBYTE_BIAS_INT16 && multiplier_type == SUBBYTE_MULTIPLIER_UFLOAT16) { // as what we train has
-      subbyte_requantize_int16(header, biases, SUBBYTE_BIAS_INT16, multipliers, SUBBYTE_MULTIPLIER_UFLOAT16, channels,
-                               high, low, offset, to);
+    if (types.bias == usual.bias && types.multiplier == usual.multiplier) { // as what we train has
+      subbyte_requantize_int16(header, biases, multipliers, &usual, channels, high, low, offset, to);
     } else {
-      subbyte_requantize_int16(header, biases, bias_type, multipliers, multiplier_type, channels, high, low, offset,
-                               to);
+      subbyte_requantize_int16(header, biases, multipliers, &types, channels, high, low, offset, to);
     }
   }
 }

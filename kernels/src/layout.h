@@ -41,24 +41,46 @@ static inline int32_t subbyte_whole_panels(int32_t channels) {
   return (channels + SUBBYTE_PANEL - 1) / SUBBYTE_PANEL * SUBBYTE_PANEL;
 }
 
-static inline size_t subbyte_multiplier_bytes(const subbyte_header *header) {
-  return header->multiplier_type == SUBBYTE_MULTIPLIER_UFLOAT16 ? 2 : 4;
-}
-
 static inline size_t subbyte_bias_bytes(const subbyte_header *header) {
   return header->bias_type == SUBBYTE_BIAS_INT16 ? 2 : 4;
 }
 
+// What each channel has of its own, from `subbyte_first_multiplier` on.
+static inline size_t subbyte_multiplier_bytes(const subbyte_header *header) {
+  return header->multiplier_type == SUBBYTE_MULTIPLIER_FLOAT32 ? 4 : 2;
+}
+
+static inline uint32_t subbyte_first_multiplier(const subbyte_header *header) {
+  const int is_in_bias = header->multiplier_type == SUBBYTE_MULTIPLIER_IN_BIAS;
+  return is_in_bias ? header->bias_offset : header->multiplier_offset;
+}
+
+// What the codes of multipliers in the biases are added to; else 0.
+static inline uint32_t subbyte_multiplier_base(const uint8_t *layer, const subbyte_header *header) {
+  uint32_t base = 0;
+  if (header->multiplier_type == SUBBYTE_MULTIPLIER_IN_BIAS) {
+    memcpy(&base, layer + header->multiplier_offset, sizeof base);
+  }
+  return base;
+}
+
+static inline uint32_t subbyte_multiplier_mask(const subbyte_header *header) {
+  return (1u << header->multiplier_bits) - 1;
+}
+
 // The multiplier of one output channel.
 static inline float subbyte_load_multiplier(const uint8_t *layer, const subbyte_header *header, int32_t channel) {
-  const uint8_t *at = layer + header->multiplier_offset + subbyte_multiplier_bytes(header) * (size_t)channel;
+  const uint8_t *at = layer + subbyte_first_multiplier(header) + subbyte_multiplier_bytes(header) * (size_t)channel;
   uint32_t bits = 0;
-  if (header->multiplier_type == SUBBYTE_MULTIPLIER_UFLOAT16) {
-    uint16_t middle;
-    memcpy(&middle, at, sizeof middle);
-    bits = (uint32_t)middle << 14;
-  } else {
+  if (header->multiplier_type == SUBBYTE_MULTIPLIER_FLOAT32) {
     memcpy(&bits, at, sizeof bits);
+  } else {
+    uint16_t word;
+    memcpy(&word, at, sizeof word);
+    bits = header->multiplier_type == SUBBYTE_MULTIPLIER_UFLOAT16
+               ? (uint32_t)word << 14
+               : subbyte_multiplier_base(layer, header) +
+                     ((word & subbyte_multiplier_mask(header)) << header->multiplier_shift);
   }
   float multiplier;
   memcpy(&multiplier, &bits, sizeof multiplier);
@@ -72,7 +94,7 @@ static inline int64_t subbyte_load_bias(const uint8_t *layer, const subbyte_head
   if (header->bias_type == SUBBYTE_BIAS_INT16) {
     int16_t narrow;
     memcpy(&narrow, at, sizeof narrow);
-    stored = narrow;
+    stored = narrow >> header->multiplier_bits;
   } else {
     memcpy(&stored, at, sizeof stored);
   }
