@@ -1,4 +1,4 @@
-"""The flatbuffer classes of TFLite's schema, from the installed interpreter package, with two that write less.
+"""The flatbuffer classes of TFLite's schema, from the installed interpreter package, with three that write less.
 
 Nothing here imports TensorFlow where ai-edge-litert is installed.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -43,6 +44,26 @@ CODE_RANGES = {TensorType.INT8: (-128, 127), TensorType.INT16: (-32768, 32767)}
 #: Lets C code, and delegates that want it, read a packed tensor in place.
 BUFFER_ALIGNMENT = 64
 IDENTIFIER = b"TFL3"
+
+
+class SharingBuilder(flatbuffers.Builder):
+    """Writes equal strings and equal vectors of numbers once: shapes, custom options, names in the signature."""
+
+    def __init__(self) -> None:
+        super().__init__(1 << 16)
+        self._written: dict[tuple, int] = {}
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:
+        return self._once((x.dtype.str, x.tobytes()), lambda: super(SharingBuilder, self).CreateNumpyVector(x))
+
+    def CreateString(self, s: str | bytes, encoding: str = "utf-8", errors: str = "strict") -> int:
+        text = s.encode(encoding, errors) if isinstance(s, str) else s
+        return self._once(("string", text), lambda: super(SharingBuilder, self).CreateString(text))
+
+    def _once(self, key: tuple, write: Callable[[], int]) -> int:
+        if key not in self._written:
+            self._written[key] = write()
+        return self._written[key]
 
 
 class AlignedBuffer(schema.BufferT):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import flatbuffers
 import numpy as np
 
 from .errors import ConversionError
@@ -16,6 +15,7 @@ from .flatbuffer import (
     IDENTIFIER,
     AlignedBuffer,
     SharedQuantization,
+    SharingBuilder,
     schema,
 )
 
@@ -65,7 +65,7 @@ class Graph:
     def write(self) -> bytes:
         """The model's bytes; the same graph gives the same bytes."""
         self._compact()
-        builder = flatbuffers.Builder(1 << 16)
+        builder = SharingBuilder()
         builder.Finish(self.model.Pack(builder), file_identifier=IDENTIFIER)
         return bytes(builder.Output())
 

@@ -48,9 +48,18 @@ def deployed(layer, codes, step):
     if layer.normalization is not None:
         multiplier, shift = normalization_affine(layer.normalization, 2)
         scale, offset = scale * multiplier, offset * multiplier + shift
-    # The smallest scale that still holds the offset as an integer below 2^22.
-    magnitude = np.maximum(np.abs(scale), np.maximum(np.abs(offset) * max(layer.bias_resolution, 1) / 2**22, 2.0**-30))
+    if layer.scale_bits == 8:  # the smallest scale that still holds the offset as an integer below 2^22
+        smallest = np.abs(offset) * max(layer.bias_resolution, 1) / 2**22
+    else:  # below half of what 16 bits have left
+        smallest = np.abs(offset) * layer.bias_resolution / 2 ** (12 - layer.scale_bits)
+    magnitude = np.maximum(np.abs(scale), np.maximum(smallest, 2.0**-30))
+    if layer.scale_bits < 8:  # and not less than 3 binary orders below the largest
+        magnitude = np.maximum(magnitude, 2.0 ** (np.floor(np.log2(magnitude.max())) - 3))
     sign = np.where(scale < 0, -1, 1)
     significand, exponent = np.frexp(magnitude)
-    odd = np.ldexp(2 * np.floor(significand * 512) + 1, exponent - 10)
+    # 1, the free bits, and of what is left to 10 bits the first and the last.
+    free = 2**layer.scale_bits
+    rest = 0 if layer.scale_bits == 8 else 2 ** (8 - layer.scale_bits)
+    ten_bits = np.floor(significand * 2 * free) * (512 // free) + rest + 1
+    odd = np.ldexp(ten_bits, exponent - 10)
     return codes * sign, odd, np.rint(offset / odd * layer.bias_resolution)

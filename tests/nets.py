@@ -113,6 +113,18 @@ def odd_codes() -> keras.Model:
 
 
 @net
+def two_bytes_a_channel() -> keras.Model:
+    """Scale and bias of a channel together in 16 bits of the file."""
+    model = keras.Sequential([keras.Input((40,)), ql.QuantInput(4.0)])
+    for bits, scale_bits, resolution in ((4, 4, 1), (1, 5, 2), (5, 3, 0.5), (3, 1, 4)):
+        model.add(dense(87, Tanh(bits), scale_bits=scale_bits, bias_resolution=resolution))
+        model.add(ql.ClippedReLU(4.0))
+    model.add(dense(3, Tanh(4), normalized=False))
+    model.add(ql.QuantActivation(16.0))
+    return model
+
+
+@net
 def narrow_activations() -> keras.Model:
     """Bounds that int8 does not give by itself: fewer bits, a bound inside the range."""
     return keras.Sequential(
@@ -374,7 +386,7 @@ def narrow_int16() -> keras.Model:
             ql.QuantActivation(2.0, bits=16),
             dense16(24, Tanh(3, grid="bin_centre"), activation="relu"),
             ql.QuantActivation(2.7, bits=16),
-            dense16(24, Tanh(4)),
+            dense16(24, Tanh(4), scale_bits=4, bias_resolution=0.25),
             ql.ClippedReLU(6.0, bits=16),
             dense16(24, Tanh(4)),
             ql.ClippedReLU(2.7, bits=16),

@@ -104,6 +104,21 @@ def test_the_papers_model_with_16_bit_activations():
     assert [(c.differing, c.bound.codes) for c in comparisons if c.bound] == [(0, 0)] * 14
 
 
+def test_equal_strings_and_vectors_are_stored_once():
+    model = keras.Sequential([keras.Input((24,), name="spectrogram"), ql.QuantInput(4.0)])
+    for _ in range(3):
+        model.add(dense(24, Tanh(4)))
+        model.add(ql.ClippedReLU(4.0))
+    ql.set_stage(model, 2)
+    tflite = convert(model).tflite
+    # As the tensor's name and in the signature; as the custom options of three ops; as the shape of tensors.
+    assert tflite.count(b"\x0b\0\0\0spectrogram\0") == 1
+    assert tflite.count(b"bits\0") == 1
+    assert tflite.count(np.array([2, 1, 24], "<i4").tobytes()) == 1
+    graph = Graph.read(tflite)
+    assert [graph.shape(int(op.outputs[0])) for op in graph.operators if graph.kind(op) == PACKED_OP] == [(1, 24)] * 3
+
+
 def test_a_shared_layer_is_stored_once():
     result = convert(ready("used_twice"))
     shared = [layer for layer in result.layers if layer.layer == result.layers[0].layer]

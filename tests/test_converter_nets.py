@@ -12,6 +12,7 @@ from subbyte import converter, kernels
 from subbyte.converter import targets
 from subbyte.converter.bounds import keras_bounds
 from subbyte.converter.conversion import Conversion
+from subbyte.converter.footprint import Footprint
 from subbyte.converter.verification import verify
 
 #: Spreads of the inputs: hardly anything, what the nets expect, far beyond every bound.
@@ -206,6 +207,13 @@ def test_quantized_inputs_and_outputs_give_the_same_codes(name, io):
         assert given[key].dtype == io
         given[key] = (given[key].astype(np.float32) - zero_point) * np.float32(scale)
     assert_same(given, outputs(name, "packed"))
+
+
+def test_scales_of_few_bits_take_two_bytes_a_channel():
+    _, conversion, _ = converted("two_bytes_a_channel")
+    shared = 4  # the smallest multiplier, once for each layer
+    records = [layer.records - shared for layer in Footprint.of(conversion.tflite("packed")).layers]
+    assert records == [2 * 87, 2 * 87, 2 * 87, 2 * 87, 2 * 3]
 
 
 def test_16_bit_activations_have_8_bit_containers_alone():

@@ -109,6 +109,28 @@ def test_stage_two_is_the_integer_formula(normalization, quantizer, gain):
     np.testing.assert_allclose(layer(x, training=True), expected, rtol=1e-4, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("spread", [0.3, 3.0])
+@pytest.mark.parametrize("resolution", [0.25, 2.0])
+@pytest.mark.parametrize("scale_bits", [1, 3, 4, 7])
+def test_scales_of_few_bits(scale_bits, resolution, spread):
+    """Scales of 2 + scale_bits bits, and biases of what 16 bits have left, with room for as much again."""
+    arguments = {"normalization": ql.QuantBatchNormalization(), "bias_resolution": resolution, "scale_bits": scale_bits}
+    layer = built(ql.QuantDense(300, kernel_quantizer=Tanh(4), **arguments), inputs=21)
+    layer.normalization.gamma.assign(np.exp(RNG(8).normal(0, spread, 300)) * RNG(9).choice([-1, 1], 300))
+    layer.normalization.beta.assign(RNG(10).normal(0, spread, 300))
+    ql.set_stage(layer, 2)
+    codes, scale, bias = deployed(layer, *exported(layer))
+    x = (RNG(11).integers(-128, 128, (50, 21)) / 32).astype(np.float32)
+    sums = x.astype(np.float64) @ codes + bias / resolution
+    np.testing.assert_array_equal(layer(x, training=False), sums.astype(np.float32) * scale.astype(np.float32))
+    bits = scale.astype(np.float32).view(np.uint32)
+    steps = bits - bits.min()
+    assert (steps % (1 << 23 - scale_bits) == 0).all()
+    assert steps.max() >> 23 - scale_bits < 2 ** (2 + scale_bits)
+    # The smallest scale for an offset is rounded: down by half a step at most.
+    assert np.abs(bias).max() <= 2 ** (12 - scale_bits) * (1 + 2.0**-scale_bits)
+
+
 @pytest.mark.parametrize("gamma", [0.0, 1e-12, -1e-12, 1e-4, -3.0])
 @pytest.mark.parametrize("variance", [0.0, 1e-9, 1e9])
 def test_extreme_channels_stay_finite_and_keep_their_offset(gamma, variance):
@@ -188,6 +210,7 @@ def test_wide_layers_accumulate_exactly():
         ql.QuantDense(
             5, "relu", False, "he_normal", "ones", "l2", "l1", "l1", "non_neg", "unit_norm",
             kernel_quantizer=Tanh(3, "bin_centre", sigma=0.9), gain="channel", parameter_bits=5, bias_resolution=4,
+            scale_bits=5,
             normalization=ql.QuantBatchNormalization(0.9, 1e-5, False, False, 6, "layer"), name="dense_a",
         ),
     ],
@@ -206,6 +229,7 @@ def test_config_makes_the_same_layer(layer):
         ({"gain": "row"}, ValueError, "gain must be 'scalar', 'channel' or None, not 'row'"),
         ({"parameter_bits": 1}, ValueError, "parameter_bits must be 2 to 16"),
         ({"bias_resolution": 3}, ValueError, "bias_resolution must be a power of two"),
+        ({"scale_bits": 9}, ValueError, "scale_bits must be 1 to 8, not 9"),
         ({"kernel_quantizer": "tanh"}, TypeError, "must be a quantizer such as"),
     ],
 )

@@ -31,8 +31,24 @@ def test_round_to_odd_is_the_nearest_odd_significand(mode):
     np.testing.assert_array_equal(np.ldexp(np.abs(rounded), 10 - exponent) % 2, 1)
 
 
+@pytest.mark.parametrize("fraction_bits", [1, 3, 4, 7])
+def test_round_to_odd_with_fewer_free_bits(mode, fraction_bits):
+    values = random_floats(2)
+    rounded = mode(lambda x: numerics.round_to_odd(x, fraction_bits))(tf.constant(values)).numpy().astype(np.float64)
+    significand, exponent = np.frexp(np.abs(rounded))
+    ten_bits = significand * 1024
+    np.testing.assert_array_equal(ten_bits % 2, 1)
+    # 2^fraction_bits values, in the middle of what rounds to them but for the last bit.
+    assert len(np.unique(ten_bits)) == 2**fraction_bits
+    middle = np.ldexp(np.floor(np.abs(values.astype(np.float64)) / 2.0**exponent * 2 ** (fraction_bits + 1)) + 0.5,
+                      exponent - fraction_bits - 1)  # fmt: skip
+    np.testing.assert_array_equal(np.sign(rounded), np.sign(values))
+    np.testing.assert_allclose(np.abs(rounded), middle + np.ldexp(1.0, exponent - 10), rtol=1e-12)
+
+
 def test_round_to_odd_keeps_every_product_with_an_integer_away_from_ties():
-    scales = numerics.round_to_odd(tf.constant(2.0 ** -np.arange(1, 30, 0.17, np.float32))).numpy()
+    exponents = tf.constant(2.0 ** -np.arange(1, 30, 0.17, np.float32))
+    scales = np.concatenate([numerics.round_to_odd(exponents, bits).numpy() for bits in (8, 4)])
     sums = np.arange(1, 2**18)
     for scale in scales.astype(np.float64):
         outputs = sums * scale
