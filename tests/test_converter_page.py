@@ -50,8 +50,8 @@ def test_bytes_by_hand(conversion: Conversion) -> None:
     packed = Footprint.of(conversion.tflite("packed"))
     assert [layer.weights for layer in packed.layers] == [2 * 4 * 8, 4 * 3]
     assert [layer.parameters for layer in packed.layers] == [10 * 8 + 8, 8 * 3 + 3]
-    # A multiplier and a bias of 16 bits each.
-    assert [layer.records for layer in packed.layers] == [4 * 8, 4 * 3]
+    # A multiplier and a bias in 16 bits, and once the float32 that the multipliers are counted from.
+    assert [layer.records for layer in packed.layers] == [2 * 8 + 4, 2 * 3 + 4]
     assert [(layer.layer, layer.op, layer.bits) for layer in packed.layers] == [
         (conversion.linear_ops[0].layer, "SubbyteFullyConnected", 4),
         (conversion.linear_ops[1].layer, "SubbyteFullyConnected", 2),

@@ -146,29 +146,45 @@ typedef struct finisher {
   __m512i smallest;   // in bytes
 } finisher;
 
-OPERATION __m512i load_biases(const subbyte_header *header, const uint8_t *layer, int32_t channel, __mmask16 mask) {
-  const uint8_t *biases = layer + header->bias_offset + subbyte_bias_bytes(header) * (size_t)channel;
-  const __m512i stored = header->bias_type == SUBBYTE_BIAS_INT16
-                             ? _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(mask, biases))
-                             : _mm512_maskz_loadu_epi32(mask, biases);
-  const __m512i own = _mm512_sra_epi32(stored, _mm_cvtsi32_si128(header->multiplier_bits));
-  return _mm512_sll_epi32(own, _mm_cvtsi32_si128(header->bias_shift));
+// How to read the records of a layer.
+typedef struct records {
+  const uint8_t *biases, *multipliers; // of channel 0
+  __m128i bias_down, bias_shift, multiplier_shift;
+  __m512i multiplier_mask, multiplier_base;
+} records;
+
+OPERATION records find_records(const subbyte_header *header, const uint8_t *layer) {
+  return (records){
+      .biases = layer + header->bias_offset,
+      .multipliers = layer + subbyte_first_multiplier(header),
+      .bias_down = _mm_cvtsi32_si128(header->multiplier_bits),
+      .bias_shift = _mm_cvtsi32_si128(header->bias_shift),
+      .multiplier_shift = _mm_cvtsi32_si128(header->multiplier_shift),
+      .multiplier_mask = _mm512_set1_epi32((int32_t)subbyte_multiplier_mask(header)),
+      .multiplier_base = _mm512_set1_epi32((int32_t)subbyte_multiplier_base(layer, header)),
+  };
 }
 
-OPERATION __m512 load_multipliers(const subbyte_header *header, const uint8_t *layer, int32_t channel, __mmask16 mask) {
-  const uint8_t *multipliers =
-      layer + subbyte_first_multiplier(header) + subbyte_multiplier_bytes(header) * (size_t)channel;
-  if (header->multiplier_type == SUBBYTE_MULTIPLIER_FLOAT32) {
-    return _mm512_maskz_loadu_ps(mask, multipliers);
+// Of the channels of a panel that are in the mask.
+OPERATION void load_records(const subbyte_header *header, const records *records, int is_in_bias, int32_t channel,
+                            __mmask16 mask, __m512i *biases, __m512 *multipliers) {
+  const size_t c = (size_t)channel;
+  if (is_in_bias) {
+    const __m512i words = _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(mask, records->biases + 2 * c));
+    const __m512i codes = _mm512_and_si512(words, records->multiplier_mask);
+    *biases = _mm512_sll_epi32(_mm512_sra_epi32(words, records->bias_down), records->bias_shift);
+    *multipliers = _mm512_castsi512_ps(
+        _mm512_add_epi32(records->multiplier_base, _mm512_sll_epi32(codes, records->multiplier_shift)));
+    return;
   }
-  const __m512i words = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, multipliers));
-  if (header->multiplier_type == SUBBYTE_MULTIPLIER_UFLOAT16) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(words, 14));
-  }
-  const __m512i codes = _mm512_and_si512(words, _mm512_set1_epi32((int32_t)subbyte_multiplier_mask(header)));
-  const __m512i base = _mm512_set1_epi32((int32_t)subbyte_multiplier_base(layer, header));
-  return _mm512_castsi512_ps(
-      _mm512_add_epi32(base, _mm512_sll_epi32(codes, _mm_cvtsi32_si128(header->multiplier_shift))));
+  const __m512i stored = header->bias_type == SUBBYTE_BIAS_INT16
+                             ? _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(mask, records->biases + 2 * c))
+                             : _mm512_maskz_loadu_epi32(mask, records->biases + 4 * c);
+  *biases = _mm512_sll_epi32(stored, records->bias_shift);
+  *multipliers = _mm512_castsi512_ps(
+      header->multiplier_type == SUBBYTE_MULTIPLIER_UFLOAT16
+          ? _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, records->multipliers + 2 * c)), 14)
+          : _mm512_maskz_loadu_epi32(mask, records->multipliers + 4 * c));
 }
 
 // A panel, before the zero point. What is too large for a conversion would change its sign; what is too small does not.
@@ -188,8 +204,8 @@ OPERATION __m512i narrow(const finisher *finisher, const __m512i scaled[4]) {
   return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), codes);
 }
 
-OPERATION finisher make_finisher(const subbyte_header *header, const uint8_t *layer, int32_t channel, int panels,
-                                 __mmask16 mask) {
+OPERATION finisher make_finisher(const subbyte_header *header, const records *records, int is_in_bias, int32_t channel,
+                                 int panels, __mmask16 mask) {
   finisher finisher = {
       .step = _mm512_set1_epi32(header->code_step),
       .largest = _mm512_set1_ps((float)(header->clamp_max - header->output_zero_point)),
@@ -199,8 +215,8 @@ OPERATION finisher make_finisher(const subbyte_header *header, const uint8_t *la
   UNROLL
   for (int panel = 0; panel < panels; ++panel) {
     const __mmask16 exist = panel < panels - 1 ? 0xffff : mask;
-    finisher.biases[panel] = load_biases(header, layer, channel + SUBBYTE_PANEL * panel, exist);
-    finisher.multipliers[panel] = load_multipliers(header, layer, channel + SUBBYTE_PANEL * panel, exist);
+    load_records(header, records, is_in_bias, channel + SUBBYTE_PANEL * panel, exist, &finisher.biases[panel],
+                 &finisher.multipliers[panel]);
   }
   return finisher;
 }
@@ -210,10 +226,10 @@ OPERATION __m512i offset_of(const subbyte_header *header, int is_linear, const i
 }
 
 // Three or four panels, row by row; of the last the channels in the mask exist.
-OPERATION void finish_some(const subbyte_header *header, const uint8_t *layer, int32_t channel, int panels,
-                           __mmask16 mask, int is_linear, int32_t rows, const int32_t *input_sums, const int32_t *sums,
-                           int8_t *output) {
-  const finisher finisher = make_finisher(header, layer, channel, panels, mask);
+OPERATION void finish_some(const subbyte_header *header, const records *records, int is_in_bias, int32_t channel,
+                           int panels, __mmask16 mask, int is_linear, int32_t rows, const int32_t *input_sums,
+                           const int32_t *sums, int8_t *output) {
+  const finisher finisher = make_finisher(header, records, is_in_bias, channel, panels, mask);
   const __mmask64 bytes =
       (__mmask64)mask << SUBBYTE_PANEL * (panels - 1) | (((__mmask64)1 << SUBBYTE_PANEL * (panels - 1)) - 1);
   for (int32_t row = 0; row < rows; ++row) {
@@ -231,9 +247,10 @@ OPERATION void finish_some(const subbyte_header *header, const uint8_t *layer, i
 }
 
 // The channels of one panel that are in the mask, four rows at once.
-OPERATION void finish_one(const subbyte_header *header, const uint8_t *layer, int32_t channel, __mmask16 mask,
-                          int is_linear, int32_t rows, const int32_t *input_sums, const int32_t *sums, int8_t *output) {
-  const finisher finisher = make_finisher(header, layer, channel, 1, mask);
+OPERATION void finish_one(const subbyte_header *header, const records *records, int is_in_bias, int32_t channel,
+                          __mmask16 mask, int is_linear, int32_t rows, const int32_t *input_sums, const int32_t *sums,
+                          int8_t *output) {
+  const finisher finisher = make_finisher(header, records, is_in_bias, channel, 1, mask);
   for (int32_t row = 0; row < rows; row += 4) {
     __m512i scaled[4];
     UNROLL
@@ -254,32 +271,36 @@ OPERATION void finish_one(const subbyte_header *header, const uint8_t *layer, in
   }
 }
 
-OPERATION void finish_channels(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
-                               int is_linear, int32_t rows, const int32_t *input_sums, const int32_t *sums,
-                               int8_t *output) {
+OPERATION void finish_channels(const subbyte_header *header, const uint8_t *layer, int is_in_bias, int32_t first,
+                               int32_t channels, int is_linear, int32_t rows, const int32_t *input_sums,
+                               const int32_t *sums, int8_t *output) {
+  const records records = find_records(header, layer);
   const int32_t last = (channels - 1) % SUBBYTE_PANEL + 1; // of the last panel
   const __mmask16 mask = (__mmask16)((1 << last) - 1);
   int32_t c = 0;
   for (; channels - c > 3 * SUBBYTE_PANEL; c += 4 * SUBBYTE_PANEL) {
-    finish_some(header, layer, first + c, 4, channels - c > 4 * SUBBYTE_PANEL ? 0xffff : mask, is_linear, rows,
-                input_sums, sums + c, output + c);
+    finish_some(header, &records, is_in_bias, first + c, 4, channels - c > 4 * SUBBYTE_PANEL ? 0xffff : mask, is_linear,
+                rows, input_sums, sums + c, output + c);
   }
   if (channels - c > 2 * SUBBYTE_PANEL) {
-    finish_some(header, layer, first + c, 3, mask, is_linear, rows, input_sums, sums + c, output + c);
+    finish_some(header, &records, is_in_bias, first + c, 3, mask, is_linear, rows, input_sums, sums + c, output + c);
     return;
   }
   for (; c < channels; c += SUBBYTE_PANEL) {
-    finish_one(header, layer, first + c, channels - c > SUBBYTE_PANEL ? 0xffff : mask, is_linear, rows, input_sums,
-               sums + c, output + c);
+    finish_one(header, &records, is_in_bias, first + c, channels - c > SUBBYTE_PANEL ? 0xffff : mask, is_linear, rows,
+               input_sums, sums + c, output + c);
   }
 }
 
 TARGET static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
                           int32_t rows, const int32_t *input_sums, const int32_t *sums, int8_t *output) {
-  if (header->decode == SUBBYTE_LINEAR) {
-    finish_channels(header, layer, first, channels, 1, rows, input_sums, sums, output);
+  const int is_in_bias = header->multiplier_type == SUBBYTE_MULTIPLIER_IN_BIAS;
+  if (header->decode == SUBBYTE_CODEBOOK) {
+    finish_channels(header, layer, is_in_bias, first, channels, 0, rows, input_sums, sums, output);
+  } else if (is_in_bias) { // as what we train has
+    finish_channels(header, layer, 1, first, channels, 1, rows, input_sums, sums, output);
   } else {
-    finish_channels(header, layer, first, channels, 0, rows, input_sums, sums, output);
+    finish_channels(header, layer, 0, first, channels, 1, rows, input_sums, sums, output);
   }
 }
 

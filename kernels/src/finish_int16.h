@@ -40,9 +40,6 @@ SUBBYTE_FINISH_INLINE void subbyte_finish_int16_rows(const subbyte_header *heade
                                                      int32_t channels, int32_t rows, const int32_t *input_sums,
                                                      const int32_t *sums, int16_t *output) {
   const subbyte_record_types types = subbyte_find_types(header, layer);
-  subbyte_record_types usual = types;
-  usual.bias = SUBBYTE_BIAS_INT16;
-  usual.multiplier = SUBBYTE_MULTIPLIER_UFLOAT16;
   const uint8_t *biases = layer + header->bias_offset + subbyte_bias_bytes(header) * (size_t)first;
   const uint8_t *multipliers =
       layer + subbyte_first_multiplier(header) + subbyte_multiplier_bytes(header) * (size_t)first;
@@ -51,8 +48,19 @@ SUBBYTE_FINISH_INLINE void subbyte_finish_int16_rows(const subbyte_header *heade
     const int64_t inputs = 256 * (int64_t)input_sums[2 * row] + input_sums[2 * row + 1];
     const int64_t offset = header->decode == SUBBYTE_LINEAR ? header->code_offset * inputs : 0;
     int16_t *to = output + (ptrdiff_t)header->output_channels * row;
-    if (types.bias == usual.bias && types.multiplier == usual.multiplier) { // as what we train has
-      subbyte_requantize_int16(header, biases, multipliers, &usual, channels, high, low, offset, to);
+    subbyte_record_types known = types;
+    if (types.multiplier == SUBBYTE_MULTIPLIER_IN_BIAS) { // as what we train has
+      known.bias = SUBBYTE_BIAS_INT16;
+      known.multiplier = SUBBYTE_MULTIPLIER_IN_BIAS;
+      subbyte_requantize_int16(header, biases, multipliers, &known, channels, high, low, offset, to);
+    } else if (types.bias == SUBBYTE_BIAS_INT16 && types.multiplier == SUBBYTE_MULTIPLIER_UFLOAT16) { // likewise
+      known.bias = SUBBYTE_BIAS_INT16;
+      known.multiplier = SUBBYTE_MULTIPLIER_UFLOAT16;
+      subbyte_requantize_int16(header, biases, multipliers, &known, channels, high, low, offset, to);
+    } else if (types.multiplier == SUBBYTE_MULTIPLIER_UFLOAT16) { // likewise: sums of 8-bit weights are long
+      known.bias = SUBBYTE_BIAS_INT32;
+      known.multiplier = SUBBYTE_MULTIPLIER_UFLOAT16;
+      subbyte_requantize_int16(header, biases, multipliers, &known, channels, high, low, offset, to);
     } else {
       subbyte_requantize_int16(header, biases, multipliers, &types, channels, high, low, offset, to);
     }
