@@ -273,7 +273,7 @@ BAD = {
 
 
 def test_convolutions_do_not_become_c_yet():
-    with pytest.raises(ConversionError, match="is a convolution, and C has fully connected layers alone"):
+    with pytest.raises(ConversionError, match="is a convolution, and firmware has fully connected layers alone"):
         c_source(converted("ds_cnn").tflite("packed"))
 
 
