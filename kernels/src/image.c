@@ -37,7 +37,7 @@ subbyte_status subbyte_find_layers(const void *image, size_t bytes, subbyte_laye
     }
     layers[(*count)++] = (subbyte_layer){layer, own, 1};
     before = header;
-    const size_t rest = bytes - at - own, padding = (size_t)0 - own & (SUBBYTE_IMAGE_ALIGNMENT - 1);
+    const size_t rest = bytes - at - own, padding = ((size_t)0 - own) & (SUBBYTE_IMAGE_ALIGNMENT - 1);
     at += own + (padding < rest ? padding : rest);
   }
   return SUBBYTE_OK;
