@@ -221,6 +221,7 @@ def networks(draw):
     return drawn(build, seed=draw(st.integers(0, 1000)))
 
 
+@pytest.mark.once
 @settings(deadline=None, max_examples=int(os.environ.get("SUBBYTE_NETS", "8")))
 @given(networks())
 def test_random_models_give_the_same_codes_everywhere(model):

@@ -89,6 +89,7 @@ def assert_same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> N
         np.testing.assert_array_equal(ours[key], theirs[key])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", NETS)
 def test_packed_equals_the_int8_target_on_xnnpack(name):
     packed = outputs(name, "packed")
@@ -96,6 +97,7 @@ def test_packed_equals_the_int8_target_on_xnnpack(name):
     assert_same(outputs(name, "int8"), packed)
 
 
+@pytest.mark.once
 # Stock reference convolutions round twice: test_converter_conv.py has their rule.
 @pytest.mark.parametrize("name", [name for name in NETS if name not in CONVOLUTIONAL])
 def test_packed_equals_the_int8_target_on_the_reference_kernels(name):
@@ -115,6 +117,7 @@ def test_packed_equals_the_int8_target_on_the_reference_kernels(name):
     assert_same(reference, {key: values[: len(next(iter(few.values())))] for key, values in packed.items()})
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", NETS)
 def test_an_output_is_listed_once(name):
     """Also where an activation quantizer, whose output is looked at during conversion, is the last layer."""
@@ -188,6 +191,7 @@ def test_verification_finds_one_wrong_number_in_the_packed_model(what, monkeypat
     assert not [layer for layer, _ in failed if layer in before]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("name", "io"), [("several_inputs_and_outputs", np.int8), ("every_width_on_int16", np.int16)])
 def test_quantized_inputs_and_outputs_give_the_same_codes(name, io):
     model, _, inputs = converted(name)

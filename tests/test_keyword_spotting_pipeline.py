@@ -418,6 +418,7 @@ def test_an_interrupted_training_goes_on_where_it_stood(
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["tc_resnet", "tc_resnet_wide"])
 def test_a_quantized_convolutional_model_starts_from_a_float_one(
     name: str, dataset: data.Dataset, tmp_path: Path
@@ -480,6 +481,7 @@ def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path, capsys: pyte
     assert told.count("\n") == 1
 
 
+@pytest.mark.once
 def test_the_demonstration_packs_and_finds_no_difference(
     trained: dict[str, train.Trained], dataset: data.Dataset, tmp_path: Path
 ) -> None:
