@@ -70,7 +70,7 @@ bench: $(READY) ## kernels against the stock interpreter's, on Arm too; code siz
 paper: $(READY) ## the paper's tables, five seeds, into docs/results.md: an hour and a half, resumed where it stopped
 	$(BIN)/python -m benchmarks.paper --write docs/results.md
 
-paper-quick: $(READY) ## a thin slice of them, one seed: ten minutes
+paper-quick: $(READY) ## a thin slice of them, one seed: three minutes
 	$(BIN)/python -m benchmarks.paper --quick
 
 accuracy: $(READY) ## five seeds of DS-CNN and TC-ResNet; published models: hours, resumed where it stopped
