@@ -73,12 +73,12 @@ def test_they_give_the_interpreters_numbers(layers: list[PackedLayer]) -> None:
 
 
 def test_what_is_no_image_is_refused(layers: list[PackedLayer]) -> None:
-    data, (first, second, *_) = joined(layers), layers
+    data, (first, second, third, _) = joined(layers), layers
     assert len(find(data, most=4)) == 4
     with pytest.raises(ValueError, match="no more than there is room for"):
         find(data, most=3)
     for broken in (
-        [second, first],
+        [first, third],  # 24 outputs, 33 inputs
         [first, replace(second, input_scale=0.25)],
         [first, replace(second, input_zero_point=3)],
         [random_layer(np.random.default_rng(5), 40, 24, activation_type=ENUMS["ActivationType"].INT16)],
