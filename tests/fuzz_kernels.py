@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from compilers import INCLUDE, ROOT, compile_c, core_sources
-from models import INT16, random_layer
+from models import INT16, random_layer, with_records
 from subbyte.schemas import PackedLayer
 from subbyte.schemas.packed_layer import Geometry, Op, Padding
 
@@ -40,7 +40,9 @@ def decodes(bits: int, rng: np.random.Generator) -> dict[str, dict]:
 
 
 def with_sections(layer: PackedLayer, number: int) -> PackedLayer:
-    """The layer with short or long multipliers and biases, as the bits of `number` say."""
+    """The layer with short or long multipliers and biases, as `number` says; of every third they share 16 bits."""
+    if number % 3 == 2:
+        return with_records(layer, "IN_BIAS", np.random.default_rng(number))
     multiplier, bias = layer.multiplier, layer.bias
     if number & 1:
         multiplier = (multiplier.view(np.uint32) & 0x3FFFC000).view(np.float32)
