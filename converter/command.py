@@ -150,6 +150,8 @@ def _outputs() -> list[Path]:
     output = Path(FLAGS.output)
     if form == "c" and output.suffix != ".c":
         raise ConversionError(f"--format=c writes a .c file and a .h file beside it: --output={output} is neither")
+    if form == "bin" and output.suffix in (".tflite", ".c"):
+        raise ConversionError(f"--format=bin writes an image, no {output.suffix}: give --output={output} another name")
     outputs = [output, output.with_suffix(".h")] if form == "c" else [output]
     for path in outputs:
         check_writable(path)

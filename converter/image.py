@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from .chain import read_chain
 from .errors import ConversionError
-
-ALIGNMENT = 64
+from .flatbuffer import BUFFER_ALIGNMENT
 
 
 def image(tflite: bytes) -> bytes:
@@ -27,5 +26,5 @@ def image(tflite: bytes) -> bytes:
             raise ConversionError(
                 f"{layer.name} takes {layer.rows} rows, and an image has layers of one: use --format=c"
             )
-        data += bytes(-len(data) % ALIGNMENT) + layer.packed
+        data += bytes(-len(data) % BUFFER_ALIGNMENT) + layer.packed
     return data

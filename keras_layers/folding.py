@@ -60,9 +60,10 @@ def to_grid(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """(scale, offset) as deployed; no gradient.
 
-    A channel whose scale is too small against its offset (a gamma near 0), or against the layer's largest where they
-    share 16 bits, gets the smallest scale that still holds the offset: its products stay below what the output
-    resolves, and training goes on from there.
+    A channel whose scale is too small against its offset (a gamma near 0) gets the smallest scale that still holds the
+    offset: its products stay below what the output resolves. Where scale and bias share 16 bits that scale, and the
+    smallest within reach of the layer's largest, are larger: there products count that would not, and training goes on
+    with them.
     """
     floor = _smallest_scale(scale, offset, resolution, scale_bits)
     small = tf.abs(scale) < floor

@@ -39,8 +39,8 @@ class Architecture:
         parameter_bits: of bias and gain.
         normalization_bits: of the four vectors of batch normalization.
         scaling: whose C_BN it is, see `subbyte.keras_layers.QuantBatchNormalization`.
-        scale_bits: of what a channel's gain, bias and normalization fold into, see `subbyte.keras_layers.QuantDense`;
-            with fewer than 8 a channel takes 2 bytes in the file instead of 4.
+        scale_bits: of what a hidden channel's gain and normalization fold into, see `subbyte.keras_layers.QuantDense`;
+            with fewer than 8 a channel takes 2 bytes in the file instead of 4. The few outputs keep 8.
     """
 
     units: tuple[int, ...]
@@ -229,11 +229,7 @@ def _quantized_model(
 
     quantizer = quantizer or ql.quantizers.Tanh
     wide = plan.activation_bits > 8
-    common: dict[str, Any] = {
-        "parameter_bits": plan.parameter_bits,
-        "input_bits": 16 if wide else 8,
-        "scale_bits": plan.scale_bits,
-    }
+    common: dict[str, Any] = {"parameter_bits": plan.parameter_bits, "input_bits": 16 if wide else 8}
     layers = [tf.keras.Input((INPUTS,)), ql.QuantInput(max_value=INPUT_MAX, bits=plan.activation_bits)]
     for units, inputs, bits in zip(plan.units, (INPUTS, *plan.units), plan.bits, strict=False):
         normalization = ql.QuantBatchNormalization(
@@ -245,6 +241,7 @@ def _quantized_model(
             kernel_quantizer=quantizer(bits=bits),
             normalization=normalization,
             bias_resolution=_bias_resolution(plan, inputs, bits),
+            scale_bits=plan.scale_bits,
             **common,
         )
         layers += [dense, ql.ClippedReLU(max_value=ACTIVATION_MAX, bits=plan.activation_bits)]
@@ -253,7 +250,7 @@ def _quantized_model(
         classes,
         kernel_quantizer=quantizer(bits=plan.bits[-1]),
         bias_resolution=_finest_resolution(plan),
-        **common | {"scale_bits": 8},
+        **common,
     )
     layers.append(last)
     layers.append(ql.QuantActivation(max_value=LOGIT_MAX, bits=16 if wide else 8))
@@ -266,15 +263,16 @@ def _finest_resolution(plan: Architecture) -> float:
 
 
 def _bias_resolution(plan: Architecture, inputs: int, bits: int) -> float:
-    """The finest with which a hidden layer's biases fit what its records have for them.
+    """The finest with which a hidden layer's biases are likely to fit what its records have left for them.
 
-    The kernel's bias holds 128 * sum(weights) for the zero point of the inputs: 4 standard deviations of that sum take
-    three quarters of the room at most, and with the resolution its step is halved or doubled.
+    For the zero point of inputs from 0 to ACTIVATION_MAX the kernel's bias holds 128 * sum(weights) of their steps,
+    which are ACTIVATION_MAX / 256 each: in scales, ACTIVATION_MAX / 2 * sum(weights). Four standard deviations of it
+    may take three quarters of the room. The first layer, whose inputs are signed, is treated like the others.
     """
     if plan.scale_bits == 8:
         # A step of 8-bit weights is a tenth of that of 4 bits: with coarser biases 16 bits hold them too.
         return 0.5 if bits == 8 else _finest_resolution(plan)
     deviation = math.sqrt(inputs) * (1 if bits == 1 else (2 ** (bits - 1) - 1) / math.sqrt(3))
-    # In units of the sum: a bias in scales is 128 / ACTIVATION_MAX * 2 of the kernel's products with inputs of 8 bits.
-    room = 0.75 * 2 ** (13 - plan.scale_bits)
-    return min(_finest_resolution(plan), 2.0 ** math.floor(math.log2(room / (4 * deviation * ACTIVATION_MAX / 2))))
+    largest = ACTIVATION_MAX / 2 * 4 * deviation
+    room = 0.75 * 2 ** (13 - plan.scale_bits)  # of 16 bits, less 2 for the exponent and the sign
+    return min(_finest_resolution(plan), 2.0 ** math.floor(math.log2(room / largest)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass, field, replace
 
 import flatbuffers
@@ -132,6 +133,12 @@ def with_records(layer: PackedLayer, kind: str, rng: np.random.Generator) -> Pac
     header = np.frombuffer(layer.pack(), HEADER, 1)[0]
     assert kind == ENUMS["MultiplierType"](header["multiplier_type"]).name or channels < 3
     return layer
+
+
+class CLayer(ctypes.Structure):
+    """`subbyte_layer` of the C library."""
+
+    _fields_ = (("packed", ctypes.c_void_p), ("bytes", ctypes.c_size_t), ("rows", ctypes.c_int32))
 
 
 def chain(layers: list[PackedLayer], leading=(1,)) -> bytes:

@@ -8,14 +8,10 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 from compilers import INCLUDE, STRICT, compile_c
-from models import Model, chain, random_layer, schema
+from models import CLayer, Model, chain, random_layer, schema
 from subbyte.converter import ConversionError, command
 from subbyte.converter.c_source import c_source
 from subbyte.schemas.packed_layer import ActivationType
-
-
-class Layer(ctypes.Structure):
-    _fields_ = (("packed", ctypes.c_void_p), ("bytes", ctypes.c_size_t), ("rows", ctypes.c_int32))
 
 
 @pytest.fixture
@@ -43,7 +39,7 @@ def constants(header: str) -> dict[str, float]:
 @pytest.mark.parametrize("rows", [1, 3])
 def test_the_table_holds_the_layers(layers, rows, tmp_path):
     c = c_source(chain(layers, leading=(1, rows)), "kws-2")
-    table = (Layer * 4).in_dll(compiled(c.source, c.header, tmp_path), "kws_2_layers")
+    table = (CLayer * 4).in_dll(compiled(c.source, c.header, tmp_path), "kws_2_layers")
     for entry, layer in zip(table, layers, strict=True):
         assert ctypes.string_at(entry.packed, entry.bytes) == layer.pack()
         assert entry.rows == rows

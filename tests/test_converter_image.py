@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 from guard import Guarded
-from models import Model, chain, random_layer
+from models import CLayer, Model, chain, random_layer
 from subbyte import kernels
 from subbyte.converter import ConversionError, command
 from subbyte.converter.image import image
@@ -18,10 +18,6 @@ from subbyte.schemas import ENUMS, PackedLayer
 from subbyte.schemas.packed_layer import Geometry
 
 MOST = 5
-
-
-class Layer(ctypes.Structure):
-    _fields_ = (("packed", ctypes.c_void_p), ("bytes", ctypes.c_size_t), ("rows", ctypes.c_int32))
 
 
 @pytest.fixture
@@ -43,11 +39,11 @@ def joined(layers: list[PackedLayer]) -> bytes:
 def find(data: bytes, most: int = MOST) -> list[tuple[int, int, int]]:
     """(offset, bytes, rows) of each layer; nothing beyond the data may be read, nor more than `most` be written."""
     library, memory = native.load(), Guarded(data)
-    table, count = Guarded(bytes(ctypes.sizeof(Layer) * most)), ctypes.c_int32(-1)
+    table, count = Guarded(bytes(ctypes.sizeof(CLayer) * most)), ctypes.c_int32(-1)
     status = library.subbyte_find_layers(memory.address, len(data), table.address, most, ctypes.addressof(count))
     if status:
         raise ValueError(library.subbyte_message(status).decode())
-    entries = (Layer * most).from_address(table.address)[: count.value]
+    entries = (CLayer * most).from_address(table.address)[: count.value]
     return [(entry.packed - memory.address, entry.bytes, entry.rows) for entry in entries]
 
 
@@ -124,6 +120,11 @@ def test_the_command_writes_it(layers: list[PackedLayer], capsys, tmp_path) -> N
         assert command._guarded(command._parse(arguments)) == 0
         assert capsys.readouterr().out == f"wrote {output}\n"
         assert output.read_bytes() == joined(layers)
-        with pytest.raises(SystemExit):
-            command._guarded(command._parse([*arguments, "--target=int8"]))
-    assert "--format=bin is packed layers with int8 inputs and outputs" in capsys.readouterr().err
+        for wrong, message in {
+            "--target=int8": "--format=bin is packed layers with int8 inputs and outputs",
+            f"--output={model}": "--format=bin writes an image, no .tflite",
+        }.items():
+            with pytest.raises(SystemExit):
+                command._guarded(command._parse([*arguments, wrong]))
+            assert message in capsys.readouterr().err
+    assert model.read_bytes() == chain(layers)

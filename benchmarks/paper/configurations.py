@@ -39,7 +39,7 @@ class Configuration:
 
     def key(self, seed: int, data: str) -> str:
         """A file's name without suffix, the same for the same model."""
-        plan = ARCHITECTURES.get(self.plan, self.plan) if isinstance(self.plan, str) else self.plan
+        plan = ARCHITECTURES.get(str(self.plan), self.plan)
         content = repr((REVISION, plan, self.recipe, self.quantizer, self.bits, data))
         return f"{self.name}-{seed}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 

@@ -15,11 +15,11 @@ typedef struct finisher {
 } finisher;
 
 // What is known of the records when the loop is compiled.
-typedef struct types {
+typedef struct record_types {
   int bias, multiplier;
-} types;
+} record_types;
 
-INLINE int32x4_t load_biases(const finisher *finisher, const uint8_t *biases, types types, int from) {
+INLINE int32x4_t load_biases(const finisher *finisher, const uint8_t *biases, record_types types, int from) {
   if (types.bias == SUBBYTE_BIAS_INT32) {
     return vreinterpretq_s32_u8(vld1q_u8(biases + 4 * from));
   }
@@ -27,7 +27,8 @@ INLINE int32x4_t load_biases(const finisher *finisher, const uint8_t *biases, ty
   return types.multiplier == SUBBYTE_MULTIPLIER_IN_BIAS ? vshlq_s32(words, finisher->bias_down) : words;
 }
 
-INLINE float32x4_t load_multipliers(const finisher *finisher, const uint8_t *multipliers, types types, int from) {
+INLINE float32x4_t load_multipliers(const finisher *finisher, const uint8_t *multipliers, record_types types,
+                                    int from) {
   if (types.multiplier == SUBBYTE_MULTIPLIER_FLOAT32) {
     return vreinterpretq_f32_u8(vld1q_u8(multipliers + 4 * from));
   }
@@ -47,7 +48,7 @@ INLINE int32x4_t scale(const finisher *finisher, int32x4_t sums, int32x4_t biase
 
 // Codes of a panel. Beyond 16 bits or 8 they saturate, which the clamp would do as well.
 INLINE int8x16_t finish_panel(const finisher *finisher, const int32_t *sums, const uint8_t *biases,
-                              const uint8_t *multipliers, types types) {
+                              const uint8_t *multipliers, record_types types) {
   int32x4_t scaled[4];
   UNROLL
   for (int v = 0; v < 4; ++v) {
@@ -61,7 +62,7 @@ INLINE int8x16_t finish_panel(const finisher *finisher, const int32_t *sums, con
   return vminq_s8(vmaxq_s8(codes, finisher->clamp_min), finisher->clamp_max);
 }
 
-INLINE void finish_row(const finisher *finisher, const uint8_t *biases, const uint8_t *multipliers, types types,
+INLINE void finish_row(const finisher *finisher, const uint8_t *biases, const uint8_t *multipliers, record_types types,
                        int32_t channels, const int32_t *sums, int8_t *output) {
   const int bias_bytes = types.bias == SUBBYTE_BIAS_INT16 ? 2 : 4;
   const int multiplier_bytes = types.multiplier == SUBBYTE_MULTIPLIER_FLOAT32 ? 4 : 2;
@@ -83,13 +84,13 @@ INLINE void finish_row(const finisher *finisher, const uint8_t *biases, const ui
 
 FUNCTION void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels, int32_t rows,
                      const int32_t *input_sums, const int32_t *sums, int8_t *output) {
-  const types types = {header->bias_type, header->multiplier_type};
+  const record_types types = {header->bias_type, header->multiplier_type};
   const uint8_t *biases = layer + header->bias_offset + subbyte_bias_bytes(header) * (size_t)first;
   const uint8_t *multipliers =
       layer + subbyte_first_multiplier(header) + subbyte_multiplier_bytes(header) * (size_t)first;
   const int is_linear = header->decode == SUBBYTE_LINEAR;
-  const struct types in_bias = {SUBBYTE_BIAS_INT16, SUBBYTE_MULTIPLIER_IN_BIAS};
-  const struct types narrow = {SUBBYTE_BIAS_INT16, SUBBYTE_MULTIPLIER_UFLOAT16};
+  const record_types in_bias = {SUBBYTE_BIAS_INT16, SUBBYTE_MULTIPLIER_IN_BIAS};
+  const record_types narrow = {SUBBYTE_BIAS_INT16, SUBBYTE_MULTIPLIER_UFLOAT16};
   finisher finisher = {
       .step = vdupq_n_s32(is_linear ? header->code_step : 1),
       .bias_shift = vdupq_n_s32(header->bias_shift),
