@@ -121,8 +121,8 @@ def test_the_command_writes_it(layers: list[PackedLayer], capsys, tmp_path) -> N
         assert capsys.readouterr().out == f"wrote {output}\n"
         assert output.read_bytes() == joined(layers)
         for wrong, message in {
-            "--target=int8": "--format=bin is packed layers with int8 inputs and outputs",
             f"--output={model}": "--format=bin writes an image, no .tflite",
+            "--target=int8": "--format=bin is packed layers with int8 inputs and outputs",
         }.items():
             with pytest.raises(SystemExit):
                 command._guarded(command._parse([*arguments, wrong]))
