@@ -8,7 +8,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-PACKAGES := converter keras_layers kernels keyword_spotting schemas
 C_FILES := $(wildcard $(addsuffix /*.[ch],benchmarks examples/firmware kernels/include kernels/src tests/c)) \
   $(wildcard tests/c/*.cc) $(shell find tests/c/tflite -name '*.h')
 
@@ -49,9 +48,7 @@ test: lint ## the whole suite, under Keras 3 and under tf-keras
 lint: $(READY) ## ruff, mypy and clang-format; warnings are errors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@mkdir -p build/typing/subbyte
-	@for package in $(PACKAGES); do ln -sfn ../../../$$package build/typing/subbyte/$$package; done
-	MYPYPATH=build/typing $(BIN)/mypy -p subbyte
+	$(BIN)/mypy -p subbyte
 	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 
 format: $(READY) ## let ruff and clang-format rewrite

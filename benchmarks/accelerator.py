@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from subbyte import converter
 from subbyte.converter.graph import Graph
 from subbyte.keras_layers import quantizers

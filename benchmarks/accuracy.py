@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from subbyte import keras_layers, keyword_spotting
 from subbyte.keyword_spotting.data import Split
 from subbyte.keyword_spotting.evaluate import FALSE_ALARMS

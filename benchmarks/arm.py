@@ -26,10 +26,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from subbyte.kernels import reference
 from subbyte.schemas import HEADER, PackedLayer
 from subbyte.schemas.packed_layer import ActivationType
-
 from tests.compilers import INCLUDE, ROOT, ZIG, compile_c, core_sources
 from tests.emulator import ARM64_MAX, CORTEX_A7, CORTEX_A72, Processor, Program
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from subbyte.converter.measuring import arena_bytes
 from subbyte.keyword_spotting.augment import Augmentation, training_windows
 from subbyte.keyword_spotting.data import Dataset

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from subbyte.converter.flatbuffer import TensorType, one_scale, schema
 from subbyte.converter.graph import Graph
 from subbyte.converter.linear import LinearOp

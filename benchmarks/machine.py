@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
 from subbyte.converter.measuring import Stopwatch
 
 SOURCE = Path(__file__).with_name("probe.c")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from subbyte.converter.flatbuffer import TensorType, schema
 from subbyte.converter.graph import Graph
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from subbyte.keyword_spotting.augment import Augmentation
 from subbyte.keyword_spotting.data import SPEEDS, Dataset, Split
 from subbyte.keyword_spotting.evaluate import keras_logits

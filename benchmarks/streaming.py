@@ -15,6 +15,7 @@ import tracemalloc
 from collections.abc import Iterable
 
 import numpy as np
+
 from subbyte.keyword_spotting import data, detector, metrics
 from subbyte.keyword_spotting.alignment import keyword_centre
 from subbyte.keyword_spotting.evaluate import file_logits

@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 from numpy.typing import NDArray
+
 from subbyte import converter
 from subbyte import keras_layers as ql
 from subbyte.converter.measuring import Stopwatch, Timing, processor_name

@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter as StockInterpreter
 from numpy.typing import NDArray
+
 from subbyte import kernels
 from subbyte.converter import convert
 from subbyte.keyword_spotting.data import read_audio

@@ -20,6 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
+
 from subbyte import keras_layers as ql
 from subbyte.keyword_spotting import models
 

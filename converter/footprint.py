@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from subbyte.schemas.packed_layer import PLANE_WIDTHS, BiasType, Decode, MultiplierType, plane_bytes, read_header
 
 from .flatbuffer import TensorType

@@ -26,6 +26,7 @@ from .errors import ConversionError
 def load_keras(path: Path) -> Any:
     """The Keras model in a `.keras` file. Raises ConversionError for anything else."""
     import tensorflow as tf
+
     from subbyte import keras_layers  # noqa: F401  registers the classes
 
     if not zipfile.is_zipfile(path):
@@ -62,6 +63,7 @@ class Source:
 def from_keras(model: Any) -> Source:
     """A built Keras model. Raises ConversionError, naming the layer to mend."""
     import tensorflow as tf
+
     from subbyte.keras_layers import markers
 
     if not isinstance(model, tf.keras.Model):
@@ -251,8 +253,9 @@ def _no_16_bits(error: Exception, concrete: Any) -> str | None:
 
 def _drop_rounding(path: Path) -> None:
     """Makes the rounding functions in a saved graph hand on what they get: the int8 tensor behind rounds by itself."""
-    from subbyte.keras_layers import markers
     from tensorflow.core.protobuf import saved_model_pb2
+
+    from subbyte.keras_layers import markers
 
     saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     for meta_graph in saved.meta_graphs:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
+
 from subbyte.schemas.packed_layer import Geometry, Op
 
 from .flatbuffer import CODE_RANGES, TensorType

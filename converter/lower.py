@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from flatbuffers import flexbuffers
+
 from subbyte.schemas.packed_layer import Geometry, Op, Padding
 
 from .errors import ConversionError

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+
 from subbyte import kernels
 
 from .graph import Graph

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from flatbuffers import flexbuffers
+
 from subbyte.schemas import PackedLayer
 from subbyte.schemas.packed_layer import ActivationType, Op, Padding
 

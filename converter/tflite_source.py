@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from subbyte.schemas.packed_layer import Geometry, Op, Padding
 
 from .errors import ConversionError

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+
 from subbyte.kernels import Interpreter
 
 from .bounds import MOVES, Bound, keras_bounds

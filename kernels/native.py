@@ -6,6 +6,7 @@ import ctypes
 from functools import cache
 
 import numpy as np
+
 from subbyte.schemas.packed_layer import ActivationType, Op, read_header
 
 from .library import delegate_path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from subbyte.schemas import PackedLayer
 from subbyte.schemas.packed_layer import ActivationType, Op, Padding
 

@@ -103,6 +103,7 @@ def run_evaluate(flags: argparse.Namespace) -> None:
 def run_report(flags: argparse.Namespace) -> None:
     """Writes a page that compares model files on one split."""
     from rich.console import Console
+
     from subbyte.converter import page
     from subbyte.converter.files import check_writable, write_atomically
 

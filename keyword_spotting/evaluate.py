@@ -120,6 +120,7 @@ def file_logits(path: str | Path, raw: Floats, normalization: str | Path | None 
 
         return interpreter_logits(kernels.Interpreter(model_path=str(path), num_threads=1), inputs)
     import tensorflow as tf
+
     from subbyte import keras_layers  # noqa: F401  registers the layers
 
     return keras_logits(tf.keras.models.load_model(path, compile=False), inputs)

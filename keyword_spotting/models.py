@@ -225,6 +225,7 @@ def _quantized_model(
     plan: Architecture, classes: int, quantizer: Callable[..., Any] | None, dropout: float
 ) -> tf.keras.Sequential:
     import tensorflow as tf
+
     from subbyte import keras_layers as ql
 
     quantizer = quantizer or ql.quantizers.Tanh

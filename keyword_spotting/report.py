@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from subbyte.converter import figures, measuring
 from subbyte.converter.conversion_page import footprint_parts, speed_rows
 from subbyte.converter.footprint import Footprint

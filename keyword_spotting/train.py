@@ -271,6 +271,7 @@ class _State:
     def load(self, title: str) -> tuple[Any, int] | None:
         """The compiled model and the updates it has seen; None where there is no state."""
         import tensorflow as tf
+
         from subbyte import keras_layers  # noqa: F401  registers the layers
 
         if self._folder is None or not (self._folder / f"{title}.json").is_file():

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from compilers import INCLUDE, SOURCES, ZIG, compile_c
 from models import chain, random_layer
+
 from subbyte.kernels import reference
 
 ISAS = ("neon_dotprod", "neon", "portable")

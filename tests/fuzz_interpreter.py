@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 from models import Model, random_layer
+
 from subbyte import kernels
 from subbyte.schemas import ENUMS, HEADER, PackedLayer
 

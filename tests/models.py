@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
 from subbyte.schemas import ENUMS, HEADER, PackedLayer
 from subbyte.schemas.packed_layer import split_bias
 

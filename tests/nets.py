@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+
 from subbyte import keras_layers as ql
 
 keras = tf.keras

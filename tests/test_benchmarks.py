@@ -12,11 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from subbyte.converter.flatbuffer import TensorType
-from subbyte.converter.graph import Graph
-from subbyte.converter.measuring import Name, Stopwatch, Timing, placed_bytes
-from subbyte.schemas import PackedLayer
-from subbyte.schemas.packed_layer import Op
 
 from benchmarks import convolutions, networks, peers
 from benchmarks import kernels as tool
@@ -35,6 +30,11 @@ from benchmarks.networks import (
 )
 from benchmarks.peers import STOCK_FORMATS, STOCK_NAMES, kernel_types, stock_models
 from benchmarks.tables import figure, markdown_table, write_section
+from subbyte.converter.flatbuffer import TensorType
+from subbyte.converter.graph import Graph
+from subbyte.converter.measuring import Name, Stopwatch, Timing, placed_bytes
+from subbyte.schemas import PackedLayer
+from subbyte.schemas.packed_layer import Op
 
 LAYER_KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"

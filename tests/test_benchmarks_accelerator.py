@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from subbyte.keyword_spotting.models import ARCHITECTURES
 from test_converter_tflite import Layer as IntegerLayer
 
 from benchmarks import accelerator
 from benchmarks.accelerator import KB, PROCESSORS, Converted, Estimate, Fallback, Layer, Row, Vela
+from subbyte.keyword_spotting.models import ARCHITECTURES
 
 VELA = Path(__file__).parent.parent / "build" / "vela"
 #: .ci/run sets it: there is a package index, and no Vela yet.

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from benchmarks.paper import configurations, costs, evaluation, tables, training
+from benchmarks.paper.configurations import CONFIGURATIONS, Configuration
 from subbyte import converter
 from subbyte import keras_layers as ql
 from subbyte.keyword_spotting import data, models, synthesize
 from subbyte.keyword_spotting.metrics import Counts, Interval
 from subbyte.keyword_spotting.train import Recipe, train
-
-from benchmarks.paper import configurations, costs, evaluation, tables, training
-from benchmarks.paper.configurations import CONFIGURATIONS, Configuration
 
 TINY = Recipe(windows=512, updates=8, batch_size=64)
 SMALL = models.Architecture((8,), (4, 4))

@@ -9,6 +9,7 @@ import pytest
 from absl.testing import flagsaver
 from compilers import INCLUDE, STRICT, compile_c
 from models import CLayer, Model, chain, random_layer, schema
+
 from subbyte.converter import ConversionError, command
 from subbyte.converter.c_source import c_source
 from subbyte.schemas.packed_layer import ActivationType

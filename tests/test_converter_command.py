@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nets import keras, layers, small_net
+
 from subbyte import kernels
 from subbyte.converter import command, convert, targets
 

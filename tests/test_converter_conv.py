@@ -15,6 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from models import Model
 from nets import Linear, Tanh, dense, drawn, keras, layers, ql, ready
+
 from subbyte import kernels
 from subbyte.converter import ConversionError, convert
 from subbyte.converter.c_source import c_source

@@ -10,6 +10,7 @@ import pytest
 from absl.testing import flagsaver
 from guard import Guarded
 from models import CLayer, Model, chain, random_layer
+
 from subbyte import kernels
 from subbyte.converter import ConversionError, command
 from subbyte.converter.image import image

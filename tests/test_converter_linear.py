@@ -9,6 +9,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import Model, chain, random_layer
+
 from subbyte import kernels
 from subbyte.converter import ConversionError, convert
 from subbyte.converter.files import write_atomically

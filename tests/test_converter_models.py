@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter as StockInterpreter
 from nets import Tanh, dense, drawn, keras, layers, ql, ready
+
 from subbyte.converter import ConversionError, convert
 from subbyte.converter.conversion import Conversion
 from subbyte.converter.graph import Graph

@@ -8,6 +8,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter as StockInterpreter
 from ai_edge_litert.interpreter import OpResolverType
 from nets import CONVOLUTIONAL, FIXED_BATCH, NETS, PROMISES, SIXTEEN_BITS, ready
+
 from subbyte import converter, kernels
 from subbyte.converter import targets
 from subbyte.converter.bounds import keras_bounds

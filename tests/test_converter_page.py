@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from models import Model, chain, random_layer
 from nets import Tanh, dense, keras, ql, ready, small_net
+
 from subbyte.converter import Conversion, ConversionError, conversion_page, figures, measuring, page, usage
 from subbyte.converter.footprint import Footprint
 from subbyte.converter.graph import Graph

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from subbyte.converter.linear import Grid, LinearOp, smallest_grid
 from subbyte.converter.requantize import best_step, grids, nearest_values, requantize
 

@@ -17,6 +17,7 @@ from ai_edge_litert.interpreter import Interpreter as StockInterpreter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import Model
+
 from subbyte import kernels
 from subbyte.converter import ConversionError, convert
 from subbyte.converter.conversion import Conversion

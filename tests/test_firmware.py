@@ -11,11 +11,11 @@ import pytest
 from compilers import ROOT, STRICT
 from emulator import CORTEX_M4, CORTEX_M33, Processor, Program
 from models import chain, random_layer
+
+from benchmarks.code_size import CORTEX_M55, build, code_bytes, compile_example
 from subbyte import kernels
 from subbyte.converter.c_source import c_source
 from subbyte.kernels.__main__ import cmake_dir, main
-
-from benchmarks.code_size import CORTEX_M55, build, code_bytes, compile_example
 
 EXAMPLE = ROOT / "examples" / "firmware"
 FEATURES = 77
@@ -72,6 +72,7 @@ def test_firmware_gives_the_interpreters_numbers(processor, every_width, tmp_pat
 
 def test_firmware_gives_the_numbers_of_keras(tmp_path):
     from nets import ready
+
     from subbyte.converter import convert
 
     model = ready("paper_like")

@@ -6,6 +6,7 @@ import tensorflow as tf
 from fold_oracle import deployed
 from modes import MODES
 from signatures import parameters
+
 from subbyte import keras_layers as ql
 from subbyte.keras_layers.quantizers import Linear, Tanh
 

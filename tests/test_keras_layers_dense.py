@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from fold_oracle import deployed
 from signatures import parameters
+
 from subbyte import keras_layers as ql
 from subbyte.keras_layers.quantizers import Linear, Tanh
 

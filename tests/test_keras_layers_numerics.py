@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from modes import MODES
+
 from subbyte.keras_layers import numerics
 
 

@@ -9,6 +9,7 @@ import float_nets
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from subbyte import keras_layers as ql
 from subbyte.converter import ConversionError, convert
 from subbyte.converter.conversion import Conversion

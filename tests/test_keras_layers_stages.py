@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+
 from subbyte import keras_layers as ql
 from subbyte.keras_layers.quantizers import Linear, Tanh
 from subbyte.keras_layers.stages import stage_flags

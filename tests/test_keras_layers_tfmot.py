@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from rich.console import Console
+
 from subbyte import keras_layers as ql
 from subbyte.converter.conversion import Conversion, Result
 from subbyte.converter.report import print_layers, to_json
@@ -20,6 +21,7 @@ IS_TF_KERAS = layers.Layer.__module__.startswith("tf_keras")
 
 if IS_TF_KERAS:
     import tensorflow_model_optimization as tfmot
+
     from subbyte.keras_layers.tfmot import SubbyteConfig, SubbyteScheme
 
     quantization, clustering, sparsity = tfmot.quantization.keras, tfmot.clustering.keras, tfmot.sparsity.keras

@@ -12,6 +12,7 @@ from guard import Guarded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import RECORDS, random_layer, with_records
+
 from subbyte.kernels import isas, native, reference
 from subbyte.schemas import PackedLayer
 from subbyte.schemas.packed_layer import MAX_FEATURES

@@ -15,10 +15,11 @@ import pytest
 from compilers import INCLUDE, ROOT, ZIG, compile_c, core_sources
 from emulator import ARM64_MAX, CORTEX_A7, CORTEX_A72, Processor, Program
 from models import INT16, RECORDS, random_layer, with_records
+from unicorn import UcError
+
 from subbyte.kernels import reference
 from subbyte.schemas import PackedLayer
 from subbyte.schemas.packed_layer import MAX_FEATURES, Geometry, Op, Padding
-from unicorn import UcError
 
 AARCH64 = ("-target", "aarch64-linux-musl")
 ARMV7 = ("-target", "arm-linux-musleabihf", "-mcpu=cortex_a7")

@@ -12,6 +12,7 @@ from compilers import SOURCES, STRICT, compile_c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import chain, random_layer
+
 from subbyte.kernels import Interpreter
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from compilers import INCLUDE, PLUGIN, ROOT, SOURCES, STRICT, ZIG, compile_c, core_sources, native_compiler
 from models import random_layer
+
 from subbyte.kernels import delegate_path, reference
 
 needs_zig = pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="needs the ziglang package")

@@ -8,6 +8,7 @@ from compilers import ROOT, ZIG, native_compiler
 from fuzz_kernels import compile_target, write_corpus
 from guard import Guarded
 from models import INT16, random_layer, with_records
+
 from subbyte.kernels import native
 from subbyte.schemas import ENUMS, HEADER
 from subbyte.schemas.packed_layer import Geometry, Padding

@@ -11,6 +11,7 @@ from guard import Guarded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import Model, random_layer
+
 from subbyte import kernels
 from subbyte.kernels import isas, native, reference
 from subbyte.schemas import PackedLayer

@@ -12,7 +12,6 @@ import pytest
 from compilers import INCLUDE, ROOT, STRICT, ZIG, compile_c, core_sources
 from emulator import CORTEX_M4, CORTEX_M33, Processor, Program
 from models import random_layer
-from subbyte.kernels import reference
 from test_kernels_arm import (
     EXPORTED,
     Variant,
@@ -23,6 +22,7 @@ from test_kernels_arm import (
 )
 
 from benchmarks.code_size import CORTEX_M33_DSP
+from subbyte.kernels import reference
 
 __all__ = [
     "test_16_bit_activations",

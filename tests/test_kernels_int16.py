@@ -12,11 +12,12 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from guard import Guarded
 from models import INT16, RECORDS, Model, chain, random_layer, with_records
+from test_kernels import CHANNELS, FEATURES, decode_fields
+
 from subbyte import kernels
 from subbyte.kernels import isas, native, reference
 from subbyte.schemas import PackedLayer
 from subbyte.schemas.packed_layer import MAX_FEATURES
-from test_kernels import CHANNELS, FEATURES, decode_fields
 
 ISAS = [name for name, runs in isas().items() if runs]
 WHOLE = (-(2**15), 2**15 - 1)

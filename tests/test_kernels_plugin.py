@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from models import Model, chain, random_layer
+
 from subbyte import kernels
 from subbyte.kernels import reference
 from subbyte.schemas import HEADER, PackedLayer

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from models import random_layer
+
 from subbyte.kernels import reference
 from subbyte.schemas.packed_layer import Geometry, Op, Padding
 

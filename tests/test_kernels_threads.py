@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from compilers import INCLUDE, ROOT, SOURCES, compile_c, core_sources
 from models import Model, chain, random_layer
+
 from subbyte import kernels
 from subbyte.kernels import reference
 from subbyte.schemas import PackedLayer

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+
+from benchmarks import streaming as benchmark
 from subbyte.keyword_spotting import __main__ as command
 from subbyte.keyword_spotting import (
     data,
@@ -33,8 +35,6 @@ from subbyte.keyword_spotting import (
     synthesize,
     train,
 )
-
-from benchmarks import streaming as benchmark
 
 RNG = np.random.default_rng(0)
 PHRASES = {"alexa": "alexa", "view_glass": "view glass"}

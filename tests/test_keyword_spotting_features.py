@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.signal
+
 from subbyte.keyword_spotting import alignment, features
 
 RNG = np.random.default_rng(0)

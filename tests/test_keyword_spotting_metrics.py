@@ -11,6 +11,7 @@ import pytest
 import scipy.special
 import scipy.stats
 from sklearn import metrics as sklearn_metrics
+
 from subbyte.keyword_spotting import metrics
 
 RNG = np.random.default_rng(0)

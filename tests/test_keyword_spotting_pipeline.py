@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+
 from subbyte.keyword_spotting import __main__ as command
 from subbyte.keyword_spotting import (
     alignment,

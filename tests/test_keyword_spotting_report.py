@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from nets import Tanh, dense, keras, layers, ql
 from sklearn import metrics as sklearn_metrics
+
 from subbyte.converter import convert
 from subbyte.keyword_spotting import __main__ as command
 from subbyte.keyword_spotting import data, evaluate, features, metrics, report

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+
 from subbyte.keyword_spotting import alignment, data, detector, features, metrics, streams, synthesize
 
 RATE = features.SAMPLE_RATE

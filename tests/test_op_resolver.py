@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from compilers import INCLUDE, ROOT, ZIG, compile_c, core_sources
 from models import INT16, random_layer
+
 from subbyte.kernels import reference
 from subbyte.schemas.packed_layer import Geometry, Op, Padding
 

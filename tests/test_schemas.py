@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from compilers import INCLUDE, ROOT, STRICT, compile_c
 from models import INT16, random_layer
+
 from subbyte.schemas import ENUMS, HEADER, PackedLayer
 from subbyte.schemas.definition import parse
 from subbyte.schemas.packed_layer import MAGIC, MAX_FEATURES, PLANE_WIDTHS, VERSION, pack_planes, unpack_planes

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from models import chain, random_layer
+
 from subbyte import kernels
 from subbyte.kernels import reference
 

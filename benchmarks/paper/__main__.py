@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+
 from subbyte.converter.measuring import machine
 from subbyte.keyword_spotting.data import Dataset
 

@@ -93,6 +93,7 @@ class Built:
 def build(path: Path) -> Built:
     """From a .keras file: as deployed, as the stock model of the same numbers, and with two outputs."""
     import tensorflow as tf
+
     from subbyte import converter, keras_layers
     from subbyte.keyword_spotting.demo import stock_tflite
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track as progress
+
 from subbyte.keyword_spotting import metrics
 from subbyte.keyword_spotting.data import Dataset, Recordings, Split
 from subbyte.keyword_spotting.metrics import Counts, count_trials, moving_average
@@ -79,6 +80,7 @@ def _stream(split: str, data_dir: str | None) -> Stream:
 def _measure(model: Path, data_dir: str | None) -> None:
     """Converts one model, runs it on both splits and keeps what it gives."""
     import tensorflow as tf
+
     from subbyte import converter, keras_layers, kernels
     from subbyte.keyword_spotting.demo import stock_tflite
     from subbyte.keyword_spotting.detector import StreamingDetector

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from subbyte.keyword_spotting.data import Split
 from subbyte.keyword_spotting.evaluate import FALSE_ALARMS
 from subbyte.keyword_spotting.metrics import (

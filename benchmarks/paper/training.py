@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
 from subbyte.keyword_spotting.data import Dataset
 
 from .configurations import Configuration
@@ -64,6 +65,7 @@ def one_thread() -> None:
 def _train(chosen: Configuration, seed: int, path: Path, data_dir: str | None) -> float:
     """Trains and saves one model; seconds."""
     import tensorflow as tf
+
     from subbyte.keyword_spotting.train import train
 
     trained = train(
