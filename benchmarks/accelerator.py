@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subbyte import converter
-from subbyte.converter.graph import Graph
+from subbyte.converter import Graph
 from subbyte.keras_layers import quantizers
 from subbyte.keyword_spotting.data import Dataset
 from subbyte.keyword_spotting.models import CONVOLUTIONAL

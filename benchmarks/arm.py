@@ -28,8 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subbyte.kernels import reference
-from subbyte.schemas import HEADER, PackedLayer
-from subbyte.schemas.packed_layer import ActivationType
+from subbyte.schemas import HEADER, ActivationType, PackedLayer
 from tests.compilers import INCLUDE, ROOT, ZIG, compile_c, core_sources
 from tests.emulator import ARM64_MAX, CORTEX_A7, CORTEX_A72, Processor, Program
 
@@ -261,7 +260,7 @@ def signed_weights(layer: PackedLayer) -> bytes:
     header = np.frombuffer(packed, HEADER, 1)
     start, size = int(header["plane_offset"][0][0]), 4 * -(-layer.codes.shape[1] // 4) * layer.codes.shape[0]
     plane = np.frombuffer(packed, np.uint8, size, start)
-    plane += np.uint8(layer.code_offset % 256)
+    plane += np.uint8(layer.grid.offset % 256)
     header["code_offset"] = 0
     return bytes(packed)
 

@@ -19,7 +19,7 @@ from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
-from subbyte.converter.c_source import c_source
+from subbyte.converter import c_source
 from subbyte.kernels import reference
 from tests.compilers import INCLUDE, ROOT, ZIG, compile_c, core_sources
 from tests.emulator import CORTEX_M4, CORTEX_M33, Processor, Program

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subbyte.converter.measuring import arena_bytes
 from subbyte.keyword_spotting.augment import Augmentation, training_windows
 from subbyte.keyword_spotting.data import Dataset
 from subbyte.keyword_spotting.demo import stock_tflite
@@ -30,6 +29,7 @@ from subbyte.keyword_spotting.evaluate import interpreter_logits
 from subbyte.keyword_spotting.features import Normalization
 from subbyte.keyword_spotting.metrics import keyword_accuracy, moving_average
 from subbyte.keyword_spotting.train import Recipe, train
+from subbyte.reports import arena_bytes
 
 from .accuracy import METRICS, code_digest, kept, metric_cells, percent
 from .networks import open_interpreter

@@ -13,11 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subbyte.converter.flatbuffer import TensorType, one_scale, schema
-from subbyte.converter.graph import Graph
-from subbyte.converter.linear import LinearOp
-from subbyte.converter.targets import WRITERS
-from subbyte.schemas.packed_layer import Geometry, Op, Padding
+from subbyte.converter import TARGETS, Graph, LinearOp, TensorType, one_scale, schema
+from subbyte.schemas import Geometry, Op, Padding
 
 from .networks import (
     ACTIVATION_SCALE,
@@ -92,7 +89,7 @@ class Draft:
         graph = copy.deepcopy(self.graph)
         graph.main.outputs = [y]
         for op in [op for op in graph.operators if isinstance(op, LinearOp)]:
-            graph.replace(op, WRITERS[target](graph, op))
+            graph.replace(op, TARGETS[target].write(graph, op))
         graph.prune()
         return graph.write()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from subbyte.converter.measuring import Timing
+from subbyte.reports import Timing
 
 from .conv_networks import STOCK_NAMES, ConvNetwork, conv_models, ds_cnn, resnet8, tc_resnet8
 from .networks import PACKED_FORMATS

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from subbyte.converter.measuring import placed_bytes
+from subbyte.reports import placed_bytes
 
 from .networks import Model, open_interpreter, random_input
 

@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from subbyte import kernels
-from subbyte.converter.measuring import Stopwatch, Timing, processor_name
+from subbyte.reports import Stopwatch, Timing, processor_name
 
 from . import conv_networks, convolutions
 from .fresh import Loading, load_fresh

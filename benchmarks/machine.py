@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from subbyte.converter.measuring import Stopwatch
+from subbyte.reports import Stopwatch
 
 SOURCE = Path(__file__).with_name("probe.c")
 WORD_BYTES, VECTOR_BYTES = 8, 64

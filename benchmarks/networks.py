@@ -14,13 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subbyte import kernels
-from subbyte.converter.flatbuffer import TensorType, one_scale, schema
-from subbyte.converter.graph import Graph
-from subbyte.converter.linear import Grid
-from subbyte.converter.targets import PACKED_OP
+from subbyte.converter import Graph, TensorType, one_scale, schema
 from subbyte.kernels import reference
-from subbyte.schemas import PackedLayer
-from subbyte.schemas.packed_layer import ActivationType
+from subbyte.schemas import PACKED_OPS, ActivationType, Grid, PackedLayer
 
 INT16 = ActivationType.INT16
 ACTIVATION_SCALE = 2.0**-5
@@ -184,16 +180,13 @@ def _random_layer(
         scale, codes, relu = ACTIVATION_SCALE, 50, {"output_zero_point": -128}  # whose clamp is ReLU
     return PackedLayer(
         codes=grid.encode(weights),
-        weight_bits=grid.bits,
+        grid=grid,
         multiplier=ten_bits(np.full(channels, codes / spread)),
         bias=(-zero_point * weights.sum(axis=1)).astype(np.int32),
         input_scale=scale,
         output_scale=scale,
         input_zero_point=zero_point,
         **relu,
-        code_offset=grid.offset,
-        code_step=grid.step,
-        codebook=None if grid.codebook is None else np.asarray(grid.codebook, np.int8),
     )
 
 
@@ -229,7 +222,7 @@ def packed_tflite(layers: Sequence[PackedLayer]) -> bytes:
         packed = graph.add_constant("", np.frombuffer(layer.pack(), np.uint8), TensorType.UINT8)
         quantization = one_scale(layer.output_scale, layer.output_zero_point)
         y = graph.add_tensor(f"y{number}", (1, layer.codes.shape[0]), kind, quantization)
-        code = graph.operator_code(PACKED_OP)
+        code = graph.operator_code(PACKED_OPS[first.op])
         graph.operators.append(schema.OperatorT(opcodeIndex=code, inputs=[x, packed], outputs=[y]))
         x = y
     graph.main.outputs = [x]

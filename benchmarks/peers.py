@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from subbyte.converter.flatbuffer import TensorType, schema
-from subbyte.converter.graph import Graph
+from subbyte.converter import Graph, TensorType, schema
 
 from .networks import Model, Network, empty_graph, model_path, random_input
 

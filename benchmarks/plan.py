@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subbyte.converter.measuring import Stopwatch, Timing
+from subbyte.reports import Stopwatch, Timing
 
 from .networks import PACKED_FORMATS, Model, Network, PackedFormat, packed_model
 from .peers import STOCK_NAMES, stock_models

@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 
 from subbyte import converter
 from subbyte import keras_layers as ql
-from subbyte.converter.measuring import Stopwatch, Timing, processor_name
 from subbyte.keras_layers.tfmot import SubbyteScheme
 from subbyte.keyword_spotting.augment import Augmentation, training_windows
 from subbyte.keyword_spotting.data import Dataset
 from subbyte.keyword_spotting.features import KEPT_FRAMES, MEL_BINS, Normalization
 from subbyte.keyword_spotting.metrics import bootstrap, keyword_accuracy
+from subbyte.reports import Stopwatch, Timing, processor_name
 
 from .networks import open_interpreter
 from .tables import figure, markdown_table

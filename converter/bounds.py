@@ -12,11 +12,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from .flatbuffer import TensorType
 from .graph import Graph
-from .linear import LinearOp, activation_parameters
+from .integer_ops import IntegerOp, LinearOp
 
 #: Stock ops that hand codes on as they are.
 MOVES = {
@@ -42,20 +40,16 @@ def keras_bounds(graph: Graph) -> dict[int, Bound | None]:
         if any(bound is None for bound in before) or (isinstance(op, LinearOp) and op.stock):
             after = None
         elif isinstance(op, LinearOp):
-            after = _behind_linear(graph, op, before[0] or Bound())
+            after = _behind(graph, op, before[0] or Bound())
         else:
             after = max((b for b in before if b), key=lambda b: b.share) if _only_moves(graph, op) else None
         bounds.update((int(tensor), after) for tensor in op.outputs)
     return bounds
 
 
-def _behind_linear(graph: Graph, op: LinearOp, before: Bound) -> Bound:
-    x_scale, _, y_scale, _ = activation_parameters(graph, op)
-    multiplier = x_scale * op.weight_scale.astype(np.float64) / y_scale
-    rounded = not (op.exact and all(math.frexp(scale)[0] == 0.5 for scale in (x_scale, y_scale)))
-    own = float(multiplier.max()) * op.bias_unit / 2 if rounded else 0.0
-    grown = before.share * float((np.abs(op.weights).sum(axis=1) * multiplier).max())
-    return Bound(min(1.0, own + grown), before.codes + math.ceil(own))
+def _behind(graph: Graph, op: IntegerOp, before: Bound) -> Bound:
+    own = op.rounding(graph)
+    return Bound(min(1.0, own + before.share * op.gain(graph)), before.codes + math.ceil(own))
 
 
 def _only_moves(graph: Graph, op: object) -> bool:

@@ -79,7 +79,7 @@ def _array(layer: ChainedLayer, array: str) -> str:
     ]
     return "\n".join(
         [
-            f"// {name}: {features} inputs, {channels} outputs, weights of {layer.fields.weight_bits} bits.",
+            f"// {name}: {features} inputs, {channels} outputs, weights of {layer.fields.grid.bits} bits.",
             f"static const _Alignas(64) uint8_t {array}[{len(layer.packed)}] = {{",
             *lines,
             "};\n",

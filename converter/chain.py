@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from subbyte.schemas import PackedLayer
+from subbyte.schemas import PACKED_OPS, Op, PackedLayer
 
 from .errors import ConversionError
-from .flatbuffer import IDENTIFIER, TensorType
+from .flatbuffer import TensorType
+from .from_stock import layer_name
 from .graph import Graph
 from .io_types import set_io
-from .targets import PACKED_OP, PACKED_OPS
-from .tflite_source import layer_name
+
+_DENSE = PACKED_OPS[Op.FULLY_CONNECTED]
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ def read_chain(tflite: bytes) -> list[ChainedLayer]:
     tensor = graph.inputs[0]
     for op in graph.operators:
         kind, name = graph.kind(op), layer_name(graph, op)
-        if kind in PACKED_OPS.values() and kind != PACKED_OP:
+        if kind in PACKED_OPS.values() and kind != _DENSE:
             raise ConversionError(
                 f"{name} is a convolution, and firmware has fully connected layers alone: run the .tflite"
             )
-        if kind not in (PACKED_OP, "RESHAPE"):
+        if kind not in (_DENSE, "RESHAPE"):
             raise ConversionError(
                 f"{name} is a {kind}, and firmware has packed layers alone: take it out of the model, or run the "
                 ".tflite"
@@ -66,7 +66,7 @@ def read_chain(tflite: bytes) -> list[ChainedLayer]:
             raise ConversionError(
                 f"{name} does not follow the layer before it: a model for firmware is a chain of layers"
             )
-        if kind == PACKED_OP:
+        if kind == _DENSE:
             layers.append(_layer(graph, op, name))
         tensor = int(op.outputs[0])
     if not layers or tensor != graph.outputs[0]:
@@ -88,15 +88,3 @@ def _layer(graph: Graph, op: Any, name: str) -> ChainedLayer:
     if (graph.quantization(x), graph.quantization(y)) != ends or rest:
         raise ConversionError(f"{name} was packed for another input or output: convert the model again")
     return ChainedLayer(packed, fields, rows, name)
-
-
-def is_packed(path: Path) -> bool:
-    """Whether a file is a `.tflite` whose layers are packed already, so that there is nothing to convert."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return False
-    if data[4:8] != IDENTIFIER:
-        return False
-    graph = Graph.read(data, str(path))
-    return any(graph.kind(op) in PACKED_OPS.values() for op in graph.operators)

@@ -25,18 +25,17 @@ from absl import app, flags, logging
 from rich.console import Console
 from rich.progress import Progress
 
-from . import page
 from .c_source import c_source
-from .chain import is_packed
 from .conversion import Conversion
-from .conversion_page import conversion_page
 from .errors import ConversionError
 from .files import check_writable, write_atomically
+from .flatbuffer import IDENTIFIER
+from .graph import Graph
 from .image import image
 from .io_types import IO_TYPES
 from .logs import silence_native_logs
 from .report import print_comparisons, print_layers, print_post_training, to_json
-from .targets import WRITERS
+from .targets import TARGETS
 from .verification import load_inputs, read_arrays, verify
 
 FLAGS = flags.FLAGS
@@ -45,7 +44,7 @@ flags.DEFINE_string("output", None, "The file to write. Without it nothing is wr
 flags.DEFINE_enum(
     "format", "tflite", ["tflite", "c", "bin"], "A TFLite model; for firmware its layers in C, or as a binary image."
 )
-flags.DEFINE_enum("target", "packed", list(WRITERS), "How to store the weights.")
+flags.DEFINE_enum("target", "packed", list(TARGETS), "How to store the weights.")
 flags.DEFINE_enum("io", None, list(IO_TYPES), "Type of inputs and outputs: float32; for firmware int8.")
 flags.DEFINE_integer("bits", None, "Weights of an int8 .tflite, or of a float .keras with --calibration.", 1, 8)
 flags.DEFINE_string("calibration", None, "An .npz of real inputs: quantize a float .keras without training, to --bits.")
@@ -97,7 +96,7 @@ def _run(arguments: list[str]) -> int:
     report = _report_path()
     # A pipe has no width: do not cut names there.
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
-    if FLAGS.format != "tflite" and is_packed(Path(FLAGS.model)):
+    if FLAGS.format != "tflite" and _is_packed(Path(FLAGS.model)):
         if FLAGS.verify is not None or FLAGS.json or report is not None:
             raise ConversionError(
                 f"{FLAGS.model} is packed already: there is nothing to --verify or to report as --json or --report"
@@ -123,6 +122,9 @@ def _run(arguments: list[str]) -> int:
         inputs = load_inputs(Path(FLAGS.calibration), list(conversion.graph.named("inputs")))
     if report is not None:
         with errors.status("measuring for the report") if errors.is_terminal else nullcontext():
+            # Only now, since whoever writes no page needs none of it.
+            from subbyte.reports import conversion_page
+
             html = conversion_page(conversion, result, Path(FLAGS.model).name, comparisons, inputs)
         contents, outputs = [*contents[: len(outputs)], html.encode()], [*outputs, report]
     _write(outputs, contents)
@@ -136,6 +138,15 @@ def _run(arguments: list[str]) -> int:
             print_comparisons(console, comparisons, samples)
         _print_outputs(console, outputs)
     return 0 if all(comparison.passed for comparison in comparisons or []) else DIFFERS
+
+
+def _is_packed(path: Path) -> bool:
+    """Whether a file is a `.tflite` whose layers are packed already, so that there is nothing to convert."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return False
+    return data[4:8] == IDENTIFIER and Graph.read(data, str(path)).is_packed
 
 
 def _outputs() -> list[Path]:
@@ -160,13 +171,15 @@ def _outputs() -> list[Path]:
 
 def _report_path() -> Path | None:
     """The page to write, if any. Raises ConversionError where that cannot be done."""
+    from subbyte.reports.page import require as require_page
+
     if FLAGS.report is None:
         return None
     report = Path(FLAGS.report)
     if report.suffix not in (".html", ".htm"):
         raise ConversionError(f"--report writes a page: --report={report} must end in .html")
     check_writable(report)
-    page.require()
+    require_page()
     return report
 
 

@@ -1,24 +1,25 @@
-"""The conversion: any source, lowered to integer linear ops, written for a target."""
+"""The conversion: any source, lifted to integer ops, written for a target."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import keras_source, tflite_source
+from . import from_stock
 from .errors import ConversionError
 from .flatbuffer import TensorType
+from .from_markers import lift_markers
 from .graph import Graph
+from .integer_ops import LinearOp
 from .io_types import check_io, set_io
-from .keras_source import Source
-from .linear import LinearOp
-from .lower import lower
-from .targets import WRITERS, fits_int4
+from .read_model import quantized_source, read_source
+from .sizes import ByteCounter
+from .source import Source
+from .targets import TARGETS, find_target
 
 
 @dataclass(frozen=True)
@@ -93,17 +94,12 @@ def convert(
     Raises:
         ConversionError: what cannot be converted, with the layer and the mend in one line.
     """
-    _check_target(target)
+    find_target(target)
     return Conversion.start(model, io, bits, first_last_bits, calibration).write(target)
 
 
-def _check_target(target: str) -> None:
-    if target not in WRITERS:
-        raise ConversionError(f"unknown target {target!r}: choose {', '.join(WRITERS)}")
-
-
 class Conversion:
-    """A model lowered once, to be written for several targets."""
+    """A model lifted once, to be written for several targets."""
 
     def __init__(self, graph: Graph, notes: list[str], io: str, source: Source, bits: int | None = None) -> None:
         self.graph, self.notes, self.io, self.source, self.bits = graph, notes, io, source, bits
@@ -117,12 +113,15 @@ class Conversion:
         first_last_bits: int = 8,
         calibration: Any = None,
     ) -> Conversion:
-        """Reads and lowers `model`; see `convert`."""
+        """Reads and lifts `model`; see `convert`."""
         check_io(io)
         for name, width in (("bits", bits), ("first_last_bits", first_last_bits)):
             if width is not None and width not in range(1, 9):
                 raise ConversionError(f"{name} must be 1 to 8, not {width}")
-        source = _source(model) if calibration is None else _quantized(model, bits, first_last_bits, calibration)
+        if calibration is None:
+            source = read_source(model)
+        else:
+            source = quantized_source(model, bits, first_last_bits, calibration)
         if bits is not None and calibration is None and source.reference is not None:
             raise ConversionError(
                 "--bits requantizes an int8 .tflite, or a float Keras model together with --calibration; a model with "
@@ -130,10 +129,10 @@ class Conversion:
             )
         requantized = bits if calibration is None else None
         graph = Graph.read(source.tflite, source.name)
-        lower(graph, dict(source.taps))
+        lift_markers(graph, dict(source.taps))
         if source.reference is None:
-            tflite_source.check_quantized(graph, source.name)
-        notes = tflite_source.raise_linear_ops(graph, requantized, first_last_bits)
+            from_stock.check_quantized(graph, source.name)
+        notes = from_stock.lift_stock(graph, requantized, first_last_bits)
         if source.reference is not None:
             notes = [*(source.post_training.left if source.post_training else _rounded_notes(graph)), *notes]
         notes += set_io(graph, io)
@@ -150,11 +149,11 @@ class Conversion:
 
     def write(self, target: str = "packed") -> Result:
         """The model for `target`, with the report."""
-        _check_target(target)
+        find_target(target)
         if not self.linear_ops:
             reasons = "; ".join(self.notes) or "it has no layer with weights"
             raise ConversionError(f"nothing to pack in this model: {reasons}{self._mend()}")
-        files = {name: self.tflite(name) for name in WRITERS}
+        files = {name: self.tflite(name) for name in TARGETS}
         totals = {name: len(data) for name, data in files.items()}
         packed = sum(row.stored_bytes for row in self._rows("packed"))
         once = {(op.layer, op.weights.tobytes()): op for op in self.linear_ops}.values()
@@ -184,32 +183,26 @@ class Conversion:
             graph.main.outputs = list(expose)
             graph.model.signatureDefs = None
         for op in [op for op in graph.operators if isinstance(op, LinearOp)]:
-            graph.replace(op, WRITERS[target](graph, op))
+            graph.replace(op, TARGETS[target].write(graph, op))
         graph.prune()
         return graph.write()
 
     def _rows(self, target: str) -> list[LayerReport]:
         graph = copy.deepcopy(self.graph)
-        counted: set[int] = set()
+        counter = ByteCounter(graph)
         rows = []
         for op in self.linear_ops:
-            written = WRITERS[target](graph, op)[-1 if target == "packed" else 0]
-            stored = 0
-            for info in (graph.tensor(int(tensor)) for tensor in written.inputs[1:]):
-                if info.buffer not in counted:
-                    stored += len(graph.model.buffers[info.buffer].data)
-                    # A stock tensor keeps a float scale and a 64-bit zero point for each channel.
-                    stored += 12 * len(info.quantization.scale) if info.quantization is not None else 0
-                counted.add(info.buffer)
+            written = TARGETS[target].write_layer(graph, op)
+            stored = counter.count(written)
             rows.append(
                 LayerReport(
                     layer=op.layer,
-                    op=graph.kind(written),
+                    op=stored.op,
                     shape=op.kernel_shape,
-                    weight_bits={"packed": op.grid.bits, "int8": 8, "int4": 4 if fits_int4(op) else 8}[target],
+                    weight_bits=TARGETS[target].weight_bits(op),
                     distinct_values=len(np.unique(op.weights)),
                     weights=op.weights.size,
-                    stored_bytes=stored,
+                    stored_bytes=stored.total,
                     sqnr_db=op.sqnr_db(),
                     zeros=_zeros(op),
                 )
@@ -224,7 +217,7 @@ class Conversion:
                 continue
             if self.graph.tensor(int(op.outputs[0])).type == TensorType.FLOAT32:
                 notes.append(
-                    f"{tflite_source.layer_name(self.graph, op)} runs in float ({self.graph.kind(op)}): "
+                    f"{from_stock.layer_name(self.graph, op)} runs in float ({self.graph.kind(op)}): "
                     "put QuantActivation behind it to make it int8"
                 )
         return notes
@@ -244,37 +237,3 @@ def _rounded_notes(graph: Graph) -> list[str]:
         for op in graph.operators
         if isinstance(op, LinearOp) and op.stock
     ]
-
-
-def _quantized(model: Any, bits: int | None, first_last_bits: int, calibration: Any) -> Source:
-    """A float Keras model, quantized without training."""
-    if bits is None:
-        raise ConversionError("--calibration goes with --bits: say how many bits the weights shall have")
-    if isinstance(model, str | Path):
-        if Path(model).suffix != ".keras" or not Path(model).is_file():
-            raise ConversionError(f"--calibration is for a float Keras model, a .keras file: {model} is none")
-        model = keras_source.load_keras(Path(model))
-    return keras_source.from_float_keras(model, bits, first_last_bits, calibration)
-
-
-def _source(model: Any) -> Source:
-    if isinstance(model, bytes | bytearray):
-        return Source(bytes(model), "the model")
-    if not isinstance(model, str | Path):
-        return keras_source.from_keras(model)
-    path = Path(model)
-    if path.is_dir():
-        if not (path / "saved_model.pb").is_file():
-            raise ConversionError(f"{path} is a folder without saved_model.pb: not a SavedModel")
-        return keras_source.from_saved_model(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ConversionError(f"cannot read {path}: {error.strerror}") from error
-    if data[4:8] == b"TFL3":
-        return Source(data, str(path))
-    if path.suffix == ".keras":
-        return keras_source.from_keras(keras_source.load_keras(path))
-    raise ConversionError(
-        f"{path} is no model that subbyte reads: give a .keras file, a SavedModel folder or a .tflite"
-    )

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from subbyte.schemas import PACKED_OPS
+
 from .errors import ConversionError
 from .flatbuffer import (
     BUILTIN_NAMES,
@@ -61,6 +63,11 @@ class Graph:
                 self.constant(tensor)
         for entry in self.model.metadata or ():
             self.model.buffers[entry.buffer].data  # noqa: B018  the look is the point
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it has ops that need the plug-in."""
+        return any(self.kind(op) in PACKED_OPS.values() for op in self.operators)
 
     def write(self) -> bytes:
         """The model's bytes; the same graph gives the same bytes."""

@@ -14,13 +14,15 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from subbyte.schemas import ROUNDING
+
 from .errors import ConversionError
+from .source import Source
 
 
 def load_keras(path: Path) -> Any:
@@ -37,27 +39,6 @@ def load_keras(path: Path) -> Any:
         raise ConversionError(
             f"cannot load {path}: {_reason(error)} (saved by {_keras_of(path)}, read by {_this_keras()})"
         ) from error
-
-
-@dataclass(frozen=True)
-class Source:
-    """A model on its way.
-
-    Attributes:
-        tflite: TensorFlow's conversion, our layers whole; its outputs are the model's, then those of the taps.
-        name: for messages.
-        taps: (signature output, layer) of each activation quantizer.
-        post_training: what quantization without training did, a `subbyte.keras_layers.PostTraining`; or None.
-        reference: the model in TensorFlow: inputs by name, [samples, ...] each, to outputs and taps by name; or None.
-        floating: makes the stock float .tflite of what was quantized without training; None where nothing was.
-    """
-
-    tflite: bytes
-    name: str
-    taps: tuple[tuple[str, str], ...] = ()
-    reference: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
-    post_training: Any = None
-    floating: Callable[[], bytes] | None = None
 
 
 def from_keras(model: Any) -> Source:
@@ -255,13 +236,11 @@ def _drop_rounding(path: Path) -> None:
     """Makes the rounding functions in a saved graph hand on what they get: the int8 tensor behind rounds by itself."""
     from tensorflow.core.protobuf import saved_model_pb2
 
-    from subbyte.keras_layers import markers
-
     saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     for meta_graph in saved.meta_graphs:
         for function in meta_graph.graph_def.library.function:
             # Looking up a missing key would add it.
-            if "_implements" in function.attr and function.attr["_implements"].func.name == markers.ROUNDING:
+            if "_implements" in function.attr and function.attr["_implements"].func.name == ROUNDING:
                 del function.attr["_implements"]
                 del function.node_def[:]
                 for output in function.signature.output_arg:

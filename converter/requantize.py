@@ -17,21 +17,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from .linear import Grid, LinearOp
+from subbyte.schemas import Grid
+
+from .integer_ops import LinearOp
 
 #: A step is at least this share of the bias, so that the bias in units of it stays within 32 bits. Only channels of
 #: hardly anything but zeros have smaller ones.
 _SMALLEST_STEP = 2.0**-30
-
-
-def grids(bits: int) -> tuple[Grid, ...]:
-    """The evenly spaced grids of `bits` bits around zero: with zero (from 2 bits), and of odd integers (up to 7).
-
-    Of 1 bit the second is the sign.
-    """
-    with_zero = Grid(bits, offset=-(2 ** (bits - 1)))
-    odd = Grid(bits, offset=1 - 2**bits, step=2)
-    return (odd,) if bits == 1 else (with_zero,) if bits == 8 else (with_zero, odd)
 
 
 def best_step(weights: np.ndarray, grid: Grid) -> float:
@@ -49,7 +41,7 @@ def best_step(weights: np.ndarray, grid: Grid) -> float:
     values = values[values != 0].astype(np.float64)
     if not values.size:
         return 0.0
-    levels = grid.offset + grid.step * np.arange(1 << grid.bits)
+    levels = grid.weights
     turns, products, squares = [], [], []  # 1 / step where a code moves on, and what that adds to the sums
     started = np.zeros(2)  # sum(w c), sum(c c) while every code is the one nearest to 0 on its side
     for sign in (1, -1):
@@ -69,12 +61,6 @@ def best_step(weights: np.ndarray, grid: Grid) -> float:
     return float(product[best] / square[best])
 
 
-def nearest_values(real: np.ndarray, grid: Grid) -> np.ndarray:
-    """The values of an evenly spaced grid nearest to `real`, int32."""
-    codes = np.clip(np.rint((real - grid.offset) / grid.step), 0, (1 << grid.bits) - 1)
-    return (grid.offset + grid.step * codes).astype(np.int32)
-
-
 def requantize(op: LinearOp, bits: int) -> LinearOp:
     """The layer with weights of at most `bits` bits, each channel's step by `best_step`; scale and bias in new units.
 
@@ -83,7 +69,7 @@ def requantize(op: LinearOp, bits: int) -> LinearOp:
     """
     if op.grid.bits <= bits:
         return replace(op, real_weights=op.weights.astype(np.float64))
-    return min((_on_grid(op, grid) for grid in grids(bits)), key=_squared_error)
+    return min((_on_grid(op, grid) for grid in Grid.candidates(bits)), key=_squared_error)
 
 
 def _on_grid(op: LinearOp, grid: Grid) -> LinearOp:
@@ -95,7 +81,7 @@ def _on_grid(op: LinearOp, grid: Grid) -> LinearOp:
     real_weights = op.weights / step[:, None]
     return replace(
         op,
-        weights=nearest_values(real_weights, grid),
+        weights=grid.nearest(real_weights),
         weight_scale=scale,
         bias=np.rint(bias / step).astype(np.int32),
         grid=grid,

@@ -1,242 +1,55 @@
-"""Writes linear ops into a graph: packed custom ops, or stock ops in 8 or 4-bit containers with the same numbers."""
+"""The forms in which a model is written: what each makes of an op in integers, and how near it stays to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from flatbuffers import flexbuffers
+from subbyte.schemas import PACKED_OPS, STOCK_OPS
 
-from subbyte.schemas import PackedLayer
-from subbyte.schemas.packed_layer import ActivationType, Op, Padding
-
+from .bounds import Bound
 from .errors import ConversionError
-from .flatbuffer import DTYPES, TensorType, one_scale, per_channel, schema
 from .graph import Graph
-from .linear import LinearOp, activation_parameters, clamp_codes
-
-#: The type of a packed layer's activations for that of its tensors.
-_ACTIVATION_TYPES = {TensorType.INT8: ActivationType.INT8, TensorType.INT16: ActivationType.INT16}
-
-#: The custom ops that the kernel registers.
-PACKED_OPS = {
-    Op.FULLY_CONNECTED: "SubbyteFullyConnected",
-    Op.CONV_2D: "SubbyteConv2D",
-    Op.DEPTHWISE_CONV_2D: "SubbyteDepthwiseConv2D",
-}
-PACKED_OP = PACKED_OPS[Op.FULLY_CONNECTED]
+from .integer_ops import IntegerOp, LinearOp
+from .packed_target import write_packed
+from .stock_target import fits_int4, write_int4, write_int8
 
 
-def packed_layer(graph: Graph, op: LinearOp) -> PackedLayer:
-    """The op as the kernel gets it. It or its `pack()` raises ValueError where the format cannot hold the op."""
-    x_scale, x_zero, y_scale, y_zero = activation_parameters(graph, op)
-    # The order of XNNPACK, so that scales that are no powers of two round alike.
-    multiplier = np.float32(x_scale) * op.weight_scale / np.float32(y_scale)
-    bias = op.bias.astype(np.int64) - x_zero * op.weights.sum(axis=1, dtype=np.int64)
-    if op.activation_type == TensorType.INT8:
-        if np.any(np.abs(bias) >= 2**31):
-            raise ValueError("a bias with its zero point does not fit 32 bits")
-        bias = bias.astype(np.int32)
-    grid = op.grid
-    return PackedLayer(
-        codes=grid.encode(op.weights),
-        weight_bits=grid.bits,
-        multiplier=multiplier,
-        bias=bias,
-        input_scale=x_scale,
-        output_scale=y_scale,
-        input_zero_point=x_zero,
-        output_zero_point=y_zero,
-        activation_type=_ACTIVATION_TYPES[op.activation_type],
-        clamp=op.clamp,
-        code_offset=grid.offset if grid.codebook is None else 0,
-        code_step=grid.step if grid.codebook is None else 1,
-        codebook=None if grid.codebook is None else np.asarray(grid.codebook, np.int8),
-        op=op.op,
-        geometry=op.geometry,
-    )
+@dataclass(frozen=True)
+class Target:
+    """A form in which a model is written.
+
+    Attributes:
+        writers: by `IntegerOp.kind`, what makes operators of TFLite from one. One of them has the weights.
+        weight_bits: of the container of a stored weight.
+        bound: how far an output may stand from the integers of the op, in any interpreter that runs the target.
+    """
+
+    writers: Mapping[str, Callable[[Graph, Any], list]]
+    weight_bits: Callable[[LinearOp], int]
+    bound: Bound = Bound()  # noqa: RUF009  it is frozen
+
+    def write(self, graph: Graph, op: IntegerOp) -> list:
+        """The operators that take the place of `op`; they are not put into the graph."""
+        return self.writers[op.kind](graph, op)
+
+    def write_layer(self, graph: Graph, op: LinearOp) -> Any:
+        """Of these the one that has the weights."""
+        kinds = (*PACKED_OPS.values(), *STOCK_OPS.values())
+        return next(written for written in self.write(graph, op) if graph.kind(written) in kinds)
 
 
-def write_packed(graph: Graph, op: LinearOp) -> list:
-    """A custom op on one constant that holds the whole layer."""
-    try:
-        data = np.frombuffer(packed_layer(graph, op).pack(), np.uint8)
-    except ValueError as error:
-        raise ConversionError(f"layer {op.layer} does not fit the packed format: {error}") from error
-    packed = graph.add_constant("", data, TensorType.UINT8)
-    rows = [] if _rows_match(graph, op) else [_reshape_to_rows(graph, op)]
-    x = int(rows[0].outputs[0]) if rows else op.inputs[0]
-    # For people who look at the file in Netron; the kernel reads the packed tensor alone.
-    options = {"bits": op.grid.bits}
-    if op.clamp != op.code_range:
-        options |= {"min": op.clamp[0], "max": op.clamp[1]}
-    return [
-        *rows,
-        schema.OperatorT(
-            opcodeIndex=graph.operator_code(PACKED_OPS[op.op]),
-            inputs=[x, packed],
-            outputs=op.outputs,
-            customOptions=np.frombuffer(flexbuffers.Dumps(options), np.uint8),
-        ),
-    ]
-
-
-def write_int8(graph: Graph, op: LinearOp) -> list:
-    """A stock op with the codes in int8."""
-    return _write_stock(graph, op, TensorType.INT8)
-
-
-def write_int4(graph: Graph, op: LinearOp) -> list:
-    """A stock op with two codes a byte where it takes them, else `write_int8`."""
-    return _write_stock(graph, op, TensorType.INT4 if fits_int4(op) else TensorType.INT8)
-
-
-def fits_int4(op: LinearOp) -> bool:
-    """Whether a stock op with 4-bit weights computes it: between int8 tensors, weights from -8 to 7."""
-    return bool(op.activation_type == TensorType.INT8 and op.weights.min() >= -8 and op.weights.max() <= 7)
-
-
-#: How each `--target` writes a linear op.
-WRITERS: dict[str, Callable[[Graph, LinearOp], list]] = {
-    "packed": write_packed,
-    "int8": write_int8,
-    "int4": write_int4,
+#: By the name that `--target` has for them. All of them give the op's own integers, code for code.
+TARGETS = {
+    "packed": Target({LinearOp.kind: write_packed}, lambda op: op.grid.bits),
+    "int8": Target({LinearOp.kind: write_int8}, lambda op: 8),
+    "int4": Target({LinearOp.kind: write_int4}, lambda op: 4 if fits_int4(op) else 8),
 }
 
 
-def _write_stock(graph: Graph, op: LinearOp, weight_type: int) -> list:
-    x_scale = activation_parameters(graph, op)[0]
-    scale = op.weight_scale if np.ptp(op.weight_scale) else op.weight_scale[:1]
-    weights, channels = _stock_layout(op)
-    stored = _two_a_byte(weights) if weight_type == TensorType.INT4 else weights
-    kernel = graph.add_constant(f"{op.layer}/kernel", stored, weight_type, per_channel(scale, dimension=channels))
-    graph.tensor(kernel).shape = np.asarray(weights.shape, np.int32)
-    bias = _stock_bias(graph, op, per_channel(np.float32(x_scale) * scale))
-    activation, tail = _stock_clamp(graph, op)
-    output = op.outputs[0]
-    if tail:
-        output = _like(graph, output, f"{op.layer}/unbounded")
-    name, options = _stock_options(graph, op, activation)
-    stock = schema.OperatorT(
-        opcodeIndex=graph.operator_code(name, _version(op, weight_type, per_channel=len(scale) > 1)),
-        inputs=[op.inputs[0], kernel, bias],
-        outputs=[output],
-        builtinOptionsType=getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T")),
-        builtinOptions=options,
-    )
-    return [stock, *_bounds(graph, tail, output, op)]
-
-
-def _stock_bias(graph: Graph, op: LinearOp, quantization: Any) -> int:
-    """int64 between int16 tensors: with none, or with int32, the stock op rounds in other ways."""
-    tensor_type = TensorType.INT64 if op.activation_type == TensorType.INT16 else TensorType.INT32
-    return graph.add_constant(f"{op.layer}/bias", op.bias.astype(DTYPES[tensor_type]), tensor_type, quantization)
-
-
-def _stock_layout(op: LinearOp) -> tuple[np.ndarray, int]:
-    """int8 weights as the stock op wants them, and the dimension of their output channels."""
-    weights, kernel = op.weights.astype(np.int8), op.geometry.kernel
-    if op.op == Op.DEPTHWISE_CONV_2D:
-        return weights.T.reshape(1, *kernel, -1), 3
-    if op.op == Op.CONV_2D:
-        return weights.reshape(len(weights), *kernel, -1), 0
-    return weights, 0
-
-
-def _two_a_byte(weights: np.ndarray) -> np.ndarray:
-    flat = np.zeros(-(-weights.size // 2) * 2, np.uint8)
-    flat[: weights.size] = weights.ravel().view(np.uint8) & 15
-    return flat[0::2] | flat[1::2] << 4
-
-
-def _stock_options(graph: Graph, op: LinearOp, activation: int) -> tuple[str, Any]:
-    """Name and options of the stock op."""
-    if op.op == Op.FULLY_CONNECTED:
-        options = schema.FullyConnectedOptionsT(fusedActivationFunction=activation, keepNumDims=op.keep_dims)
-        return "FULLY_CONNECTED", options
-    geometry = op.geometry
-    window = {
-        "padding": schema.Padding.SAME if geometry.padding == Padding.SAME else schema.Padding.VALID,
-        "strideH": geometry.stride[0],
-        "strideW": geometry.stride[1],
-        "dilationHFactor": geometry.dilation[0],
-        "dilationWFactor": geometry.dilation[1],
-        "fusedActivationFunction": activation,
-    }
-    if op.op == Op.CONV_2D:
-        return "CONV_2D", schema.Conv2DOptionsT(**window)
-    multiplier = len(op.weights) // geometry.groups
-    return "DEPTHWISE_CONV_2D", schema.DepthwiseConv2DOptionsT(depthMultiplier=multiplier, **window)
-
-
-def _version(op: LinearOp, weight_type: int, per_channel: bool) -> int:
-    """The first version of a stock op that knows these weights."""
-    if op.op == Op.FULLY_CONNECTED:
-        return 12 if per_channel else 7 if op.activation_type == TensorType.INT16 else 4
-    if weight_type == TensorType.INT4:
-        return 7
-    return 6 if op.op == Op.CONV_2D and op.geometry.groups > 1 else 3
-
-
-def _stock_clamp(graph: Graph, op: LinearOp) -> tuple[int, list[tuple[str, int]]]:
-    """The clamp as a fused activation function, or as (op, code) pairs to follow where no function says it."""
-    _, _, y_scale, y_zero = activation_parameters(graph, op)
-    (first, last), functions = op.code_range, schema.ActivationFunctionType
-    for ends, function in (
-        ((first, last), functions.NONE),
-        ((max(y_zero, first), last), functions.RELU),
-        (clamp_codes(0, 6, (y_scale, y_zero), op.activation_type), functions.RELU6),
-    ):
-        if op.clamp == ends:
-            return function, []
-    low, high = op.clamp
-    return functions.NONE, [("MAXIMUM", low)] * (low > first) + [("MINIMUM", high)] * (high < last)
-
-
-def _bounds(graph: Graph, tail: list[tuple[str, int]], tensor: int, op: LinearOp) -> list:
-    """Stock MINIMUM and MAXIMUM ops from `tensor` to the op's output."""
-    operators = []
-    _, _, y_scale, y_zero = activation_parameters(graph, op)
-    for position, (name, code) in enumerate(tail):
-        last = position == len(tail) - 1
-        bound = graph.add_constant(
-            f"{op.layer}/{name.lower()}",
-            np.asarray([code], DTYPES[op.activation_type]),
-            op.activation_type,
-            one_scale(y_scale, y_zero),
-        )
-        output = op.outputs[0] if last else _like(graph, op.outputs[0], f"{op.layer}/{name.lower()}_bounded")
-        operators.append(
-            schema.OperatorT(
-                opcodeIndex=graph.operator_code(name, version=4 if op.activation_type == TensorType.INT16 else 2),
-                inputs=[tensor, bound],
-                outputs=[output],
-                builtinOptionsType=schema.BuiltinOptions.MaximumMinimumOptions,
-                builtinOptions=schema.MaximumMinimumOptionsT(),
-            )
-        )
-        tensor = output
-    return operators
-
-
-def _rows_match(graph: Graph, op: LinearOp) -> bool:
-    """Whether the input's last dimension is what one sum takes, and the output has the input's other dimensions."""
-    if op.op != Op.FULLY_CONNECTED:
-        return True
-    shape = graph.shape(op.inputs[0])
-    return len(shape) > 0 and shape[-1] == op.weights.shape[1] and (op.keep_dims or len(shape) == 2)
-
-
-def _reshape_to_rows(graph: Graph, op: LinearOp) -> Any:
-    """A stock FULLY_CONNECTED flattens its input by itself; the packed op takes rows."""
-    x, features = op.inputs[0], op.weights.shape[1]
-    rows = int(np.prod(graph.shape(x))) // features
-    scale, zero_point = activation_parameters(graph, op)[:2]
-    flat = graph.add_tensor(f"{op.layer}/input", (rows, features), op.activation_type, one_scale(scale, zero_point))
-    return graph.reshape(x, flat)
-
-
-def _like(graph: Graph, tensor: int, name: str) -> int:
-    info = graph.tensor(tensor)
-    return graph.add_tensor(name, graph.shape(tensor), info.type, info.quantization)
+def find_target(name: str) -> Target:
+    """The target of that name. Raises ConversionError for another."""
+    if name not in TARGETS:
+        raise ConversionError(f"unknown target {name!r}: choose {', '.join(TARGETS)}")
+    return TARGETS[name]

@@ -8,6 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from subbyte.schemas import ROUNDING
+
 from . import markers, numerics, stages
 
 #: Name of the variable that holds a range that follows the data.
@@ -80,7 +82,7 @@ class ActivationQuantizer(tf.keras.layers.Layer):
         if self.momentum is not None:
             start = tf.keras.initializers.Constant(UNSEEN if self.max_value is None else self.max_value)
             self.moving_maximum = self.add_weight(name=RANGE, shape=(), initializer=start, trainable=False)
-        self._marker = markers.mark(markers.ROUNDING, self._to_grid)
+        self._marker = markers.mark(ROUNDING, self._to_grid)
         self.built = True
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:

@@ -84,11 +84,11 @@ class _Convolution(KernelLayer):
         """Inputs from the first to the last that one output sees."""
         return (self.kernel_size[dimension] - 1) * self.dilation_rate[dimension] + 1
 
-    def _product(self, x: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
+    def _product(self, x: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         strides, dilations = self._two_dimensional(self.strides), self._two_dimensional(self.dilation_rate)
         if self.rank == 1:
-            return tf.squeeze(_conv_2d(tf.expand_dims(x, 1), codes, strides, self._op_padding, dilations), 1)
-        return _conv_2d(x, codes, strides, self._op_padding, dilations)
+            return tf.squeeze(_conv_2d(tf.expand_dims(x, 1), weights, strides, self._op_padding, dilations), 1)
+        return _conv_2d(x, weights, strides, self._op_padding, dilations)
 
     @property
     def _op_padding(self) -> str:
@@ -202,9 +202,9 @@ class _Conv(_Convolution):
 
 @tf.keras.utils.register_keras_serializable(package="subbyte")
 class QuantConv1D(_Conv):
-    """A Conv1D layer whose kernel is integer codes times a step.
+    """A Conv1D layer whose kernel is integer weights times a step.
 
-        y = activation(normalization(gain * (step * convolution(x, codes) + bias)))
+        y = activation(normalization(gain * (step * convolution(x, weights) + bias)))
 
     Example:
         QuantConv1D(24, 9, padding="causal", kernel_quantizer=quantizers.Tanh(bits=4))
@@ -222,9 +222,9 @@ class QuantConv1D(_Conv):
 
 @tf.keras.utils.register_keras_serializable(package="subbyte")
 class QuantConv2D(_Conv):
-    """A Conv2D layer whose kernel is integer codes times a step.
+    """A Conv2D layer whose kernel is integer weights times a step.
 
-        y = activation(normalization(gain * (step * convolution(x, codes) + bias)))
+        y = activation(normalization(gain * (step * convolution(x, weights) + bias)))
 
     Example:
         QuantConv2D(64, (10, 4), strides=2, kernel_quantizer=quantizers.Tanh(bits=4))
@@ -296,7 +296,7 @@ class _DepthwiseConv(_Convolution):
 
 @tf.keras.utils.register_keras_serializable(package="subbyte")
 class QuantDepthwiseConv1D(_DepthwiseConv):
-    """A DepthwiseConv1D layer whose kernel is integer codes times a step: a window for each channel.
+    """A DepthwiseConv1D layer whose kernel is integer weights times a step: a window for each channel.
 
     Example:
         QuantDepthwiseConv1D(9, padding="causal", kernel_quantizer=quantizers.Tanh(bits=4))
@@ -314,7 +314,7 @@ class QuantDepthwiseConv1D(_DepthwiseConv):
 
 @tf.keras.utils.register_keras_serializable(package="subbyte")
 class QuantDepthwiseConv2D(_DepthwiseConv):
-    """A DepthwiseConv2D layer whose kernel is integer codes times a step: a window for each channel.
+    """A DepthwiseConv2D layer whose kernel is integer weights times a step: a window for each channel.
 
     Example:
         QuantDepthwiseConv2D(3, padding="same", kernel_quantizer=quantizers.Tanh(bits=4))
@@ -459,7 +459,7 @@ class _SeparableConv(tf.keras.layers.Layer):
 
 @tf.keras.utils.register_keras_serializable(package="subbyte")
 class QuantSeparableConv1D(_SeparableConv):
-    """A SeparableConv1D layer whose two kernels are integer codes times a step.
+    """A SeparableConv1D layer whose two kernels are integer weights times a step.
 
     Example:
         QuantSeparableConv1D(32, 9, pointwise_quantizer=quantizers.Tanh(bits=4))
@@ -480,7 +480,7 @@ class QuantSeparableConv1D(_SeparableConv):
 
 @tf.keras.utils.register_keras_serializable(package="subbyte")
 class QuantSeparableConv2D(_SeparableConv):
-    """A SeparableConv2D layer whose two kernels are integer codes times a step.
+    """A SeparableConv2D layer whose two kernels are integer weights times a step.
 
     Example:
         QuantSeparableConv2D(32, 3, padding="same", pointwise_quantizer=quantizers.Tanh(bits=4))

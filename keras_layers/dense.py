@@ -12,9 +12,9 @@ from .kernel_layer import KernelLayer
 
 @tf.keras.utils.register_keras_serializable(package="subbyte")
 class QuantDense(KernelLayer):
-    """A Dense layer whose kernel is integer codes times a step.
+    """A Dense layer whose kernel is integer weights times a step.
 
-        y = activation(normalization(gain * (step * (x @ codes) + bias)))
+        y = activation(normalization(gain * (step * (x @ weights) + bias)))
 
     Example:
         QuantDense(87, kernel_quantizer=quantizers.Tanh(bits=4), normalization=QuantBatchNormalization())
@@ -64,8 +64,8 @@ class QuantDense(KernelLayer):
     def _kernel_shape(self, inputs: int) -> tuple[int, ...]:
         return inputs, self.units
 
-    def _product(self, x: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
-        return tf.matmul(x, codes) if len(x.shape) == 2 else tf.tensordot(x, codes, axes=1)
+    def _product(self, x: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        return tf.matmul(x, weights) if len(x.shape) == 2 else tf.tensordot(x, weights, axes=1)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return (*input_shape[:-1], self.units)

@@ -1,6 +1,6 @@
 """From a layer's parameters to the one affine map, per output channel, that its deployed op applies to the integer sum.
 
-    y = scale * (sum(codes * x) + offset / scale)
+    y = scale * (sum(weights * x) + offset / scale)
 
 Everything behind the product folds into it: the quantizer's step, gain, bias and batch normalization. In stage 2
 `scale` has 10 significant bits, the last of them 1, and `offset` is an integer multiple of scale / resolution. With an

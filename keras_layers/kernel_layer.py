@@ -16,9 +16,9 @@ GAINS = ("scalar", "channel", None)
 
 
 class KernelLayer(tf.keras.layers.Layer):
-    """Base of the layers whose kernel is integer codes times a step.
+    """Base of the layers whose kernel is integer weights times a step.
 
-        y = activation(normalization(gain * (step * product(x, codes) + bias)))
+        y = activation(normalization(gain * (step * product(x, weights) + bias)))
 
     arXiv 2207.06920, section 4.1: the gain stands outside the product, the bias inside the bracket. The kernel is
     quantized in both stages; stage 2 adds bias and gain (8 bits) and puts the folded scale and offset on the grid of
@@ -124,7 +124,7 @@ class KernelLayer(tf.keras.layers.Layer):
         """Shape of the latent kernel, as in the stock layer. Raises ValueError for inputs that do not fit."""
         raise NotImplementedError
 
-    def _product(self, x: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
+    def _product(self, x: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         """Sums of products in x's type, output channels last."""
         raise NotImplementedError
 
@@ -137,7 +137,7 @@ class KernelLayer(tf.keras.layers.Layer):
         return x
 
     def _marker_attributes(self) -> dict[str, int | str]:
-        """What the converter has to know of the product beside the codes."""
+        """What the converter has to know of the product beside the weights."""
         return {}
 
     def build(self, input_shape: Any) -> None:
@@ -189,7 +189,7 @@ class KernelLayer(tf.keras.layers.Layer):
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         latent = self._latent(tf.float32)
-        sums = self._product(inputs, self.kernel_quantizer.codes(latent))
+        sums = self._product(inputs, self.kernel_quantizer.weights(latent))
         statistics = None
         if self.normalization is not None and self.normalization.trainable:
             statistics = numerics.moments(sums, axes=list(range(len(inputs.shape) - 1)))
@@ -197,17 +197,17 @@ class KernelLayer(tf.keras.layers.Layer):
         return sums * scale + offset
 
     def _infer(self, inputs: tf.Tensor) -> tf.Tensor:
-        # float64: the same codes, scales and offsets from every compiler.
+        # float64: the same weights, scales and offsets from every compiler.
         latent = self._latent(tf.float64)
-        real_codes = self.kernel_quantizer.real_codes(latent)
-        codes = self.kernel_quantizer.round_codes(real_codes)
+        real_weights = self.kernel_quantizer.real_weights(latent)
+        weights = self.kernel_quantizer.round_weights(real_weights)
         scale, offset = self._fold(latent, None)
-        # The kernel's scale is positive; a negative batch-norm gamma turns the codes instead.
+        # The kernel's scale is positive; a negative batch-norm gamma turns the weights instead.
         flip = tf.where(scale < 0, -tf.ones_like(scale), tf.ones_like(scale))
         scale = tf.abs(scale)
         # Where stage 1 meets a scale of 0, its offset must not divide by it.
         scale = tf.maximum(scale, 2.0**-60)
-        arguments = (codes * flip, scale, offset / scale, real_codes * flip)
+        arguments = (weights * flip, scale, offset / scale, real_weights * flip)
         return self._marked_product(inputs, *(tf.cast(value, tf.float32) for value in arguments))
 
     def _latent(self, dtype: tf.DType) -> tf.Tensor:
@@ -249,41 +249,41 @@ class KernelLayer(tf.keras.layers.Layer):
         return [self.kernel]
 
     def _require_zero(self, what: str) -> None:
-        if self.kernel_quantizer.grid != "symmetric":
+        if not self.kernel_quantizer.grid.has_zero:
             raise ValueError(f"{self.name}: {what} needs a grid with zero: grid='symmetric', from 2 bits on")
 
     def _mark_product(self) -> Callable[..., tf.Tensor]:
         quantizer = self.kernel_quantizer
 
         def scaled_product(
-            x: tf.Tensor, codes: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, real_codes: tf.Tensor
+            x: tf.Tensor, weights: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, real_weights: tf.Tensor
         ) -> tf.Tensor:
-            del real_codes  # for the converter's report
+            del real_weights  # for the converter's report
             if self.input_bits == 8:
-                return (self._exact_product(x, codes) + offset) * scale
-            x, codes, scale, offset = (tf.cast(value, tf.float64) for value in (x, codes, scale, offset))
-            return numerics.to_float32_sticky((self._product(x, codes) + offset) * scale)
+                return (self._exact_product(x, weights) + offset) * scale
+            x, weights, scale, offset = (tf.cast(value, tf.float64) for value in (x, weights, scale, offset))
+            return numerics.to_float32_sticky((self._product(x, weights) + offset) * scale)
 
         return markers.mark(
             self.marker,
             scaled_product,
             layer=self.name,
             bits=quantizer.bits,
-            code_offset=quantizer.code_offset,
-            code_step=quantizer.code_step,
+            code_offset=quantizer.grid.offset,
+            code_step=quantizer.grid.step,
             bias_resolution=f"{self.bias_resolution:g}",
             input_bits=self.input_bits,
             **self._marker_attributes(),
         )
 
-    def _exact_product(self, x: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
-        """The product without rounding: float32 holds sums of 8-bit codes times integers below 2^24, float64 the rest.
+    def _exact_product(self, x: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        """The product without rounding: float32 holds sums of 8-bit codes times weights below 2^24, float64 the rest.
 
         It is exact in whatever order the products are added.
         """
-        if math.prod(codes.shape[:-1]) * 255 * self.kernel_quantizer.largest_code < 2**24:
-            return self._product(x, codes)
-        return tf.cast(self._product(tf.cast(x, tf.float64), tf.cast(codes, tf.float64)), x.dtype)
+        if math.prod(weights.shape[:-1]) * 255 * self.kernel_quantizer.largest_weight < 2**24:
+            return self._product(x, weights)
+        return tf.cast(self._product(tf.cast(x, tf.float64), tf.cast(weights, tf.float64)), x.dtype)
 
     def _fold(self, latent: tf.Tensor, statistics: tuple[tf.Tensor, tf.Tensor] | None) -> tuple[tf.Tensor, tf.Tensor]:
         dtype, shape = latent.dtype, (self._channels,)

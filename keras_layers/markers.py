@@ -1,7 +1,7 @@
 """Markers: functions that TensorFlow's converter keeps whole, so that the graph says what each piece is.
 
-A marker runs as ordinary arithmetic in Keras. In a conversion it becomes one custom op that carries the layer's codes,
-scales and attributes as they are; nothing downstream guesses a grid from float weights.
+A marker runs as ordinary arithmetic in Keras. In a conversion it becomes one custom op that carries weights, scales and
+attributes of the layer as they are; nothing downstream guesses a grid from float weights.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from contextvars import ContextVar
 
 import tensorflow as tf
 
-#: What the converter calls a marked layer; a convolution may have any number of groups.
-FULLY_CONNECTED = "SubbyteFullyConnected"
-CONV_2D = "SubbyteConv2D"
-#: The rounding of an activation quantizer. The converter drops its body: the int8 tensor behind it rounds by itself.
-ROUNDING = "SubbyteRounding"
+from subbyte.schemas import PACKED_OPS, Op
 
+#: What the converter calls a marked layer; a convolution may have any number of groups.
+FULLY_CONNECTED = PACKED_OPS[Op.FULLY_CONNECTED]
+CONV_2D = PACKED_OPS[Op.CONV_2D]
 
 _taps: ContextVar[list[tuple[str, tf.Tensor]] | None] = ContextVar("taps", default=None)
 

@@ -128,7 +128,7 @@ class _Value:
 
     Attributes:
         tensor: symbolic.
-        quantizer: whose codes it holds; None where it is not on a grid.
+        quantizer: whose weights it holds; None where it is not on a grid.
         is_positive: it is never negative.
     """
 

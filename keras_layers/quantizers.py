@@ -1,12 +1,12 @@
-"""Kernel quantizers: from a layer's latent float kernel to integer codes and the step between them.
+"""Kernel quantizers: from a layer's latent float kernel to integer weights and the step between them.
 
-    kernel = step * codes
+    kernel = step * weights
 
-A quantizer answers training and export from one computation, `real_codes` and the rounding behind it: training sees
-`codes(latent)` in float32 with straight-through gradients, export the same in float64, where no compiler's last bit
-can move a code across a threshold.
+A quantizer answers training and export from one computation, `real_weights` and the rounding behind it: training sees
+`weights(latent)` in float32 with straight-through gradients, export the same in float64, where no compiler's last bit
+can move a weight across a threshold.
 
-Grids for b bits, integers that fit a TFLite int8 kernel:
+The weights are those of a `subbyte.schemas.Grid`, which fit a TFLite int8 kernel. For b bits it is one of
 
 * `symmetric`: -(2^(b-1)-1) .. 2^(b-1)-1, with zero; from 2 bits. TFLite's own grid.
 * `bin_centre`: the odd integers -(2^b-1) .. 2^b-1, no zero; to 7 bits. With 1 bit it is the sign, -1 and 1.
@@ -20,20 +20,26 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from subbyte.schemas import Grid
+
 from . import numerics, regularizers
 
 #: Parts of a kernel's range among which `Quantizer.fit` looks for the best one.
 _SPANS = np.concatenate([np.arange(0.10, 0.5, 0.02), np.arange(0.5, 0.95, 0.01), np.arange(0.95, 1.001, 0.0025)])
 
-GRIDS = ("symmetric", "bin_centre")
+#: The grids by the names that quantizers know them by.
+GRIDS = {"symmetric": Grid.symmetric, "bin_centre": Grid.bin_centre}
 
 
 class Quantizer:
     """Base of the kernel quantizers: the grid and the rounding. A subclass says what reaches the grid, and its step.
 
     Args:
-        bits: width of a code, 1 to 8.
+        bits: width of a stored weight, 1 to 8.
         grid: one of `GRIDS`; None takes `symmetric` from 2 bits on and the sign at 1 bit.
+
+    Attributes:
+        grid: the weights that the layer can have.
     """
 
     #: Default `kernel_initializer` of a layer that uses this quantizer.
@@ -46,55 +52,47 @@ class Quantizer:
     def __init__(self, bits: int, grid: str | None = None) -> None:
         if isinstance(bits, bool) or bits not in range(1, 9):
             raise ValueError(f"{type(self).__name__}: bits must be 1 to 8, not {bits!r}")
-        grid = grid or ("bin_centre" if bits == 1 else "symmetric")
-        if grid not in GRIDS:
-            raise ValueError(f"{type(self).__name__}: grid must be one of {', '.join(GRIDS)}, not {grid!r}")
-        if grid == "symmetric" and bits == 1:
-            raise ValueError("a symmetric grid of 1 bit has no value but 0: use grid='bin_centre', which is the sign")
-        if grid == "bin_centre" and bits == 8:
-            raise ValueError("8-bit odd codes run to 255 and do not fit int8: use grid='symmetric'")
-        self.bits, self.grid = int(bits), grid
+        name = grid or ("bin_centre" if bits == 1 else "symmetric")
+        if name not in GRIDS:
+            raise ValueError(f"{type(self).__name__}: grid must be one of {', '.join(GRIDS)}, not {name!r}")
+        self.bits, self.grid_name, self.grid = int(bits), name, GRIDS[name](int(bits))
+        if self.grid not in Grid.candidates(self.bits):
+            raise ValueError(
+                "a symmetric grid of 1 bit has no value but 0: use grid='bin_centre', which is the sign"
+                if bits == 1
+                else "8-bit odd weights run to 255 and do not fit int8: use grid='symmetric'"
+            )
 
     @property
-    def largest_code(self) -> int:
-        return 2 ** (self.bits - 1) - 1 if self.grid == "symmetric" else 2**self.bits - 1
+    def largest_weight(self) -> int:
+        """The largest one, and the negative of the smallest."""
+        return self.grid.last
 
-    @property
-    def code_step(self) -> int:
-        """Distance of neighbouring codes."""
-        return 1 if self.grid == "symmetric" else 2
+    def weights(self, latent: tf.Tensor) -> tf.Tensor:
+        """Integers of the grid, in latent's shape and type; gradients pass the rounding, not where weights saturate.
 
-    @property
-    def code_offset(self) -> int:
-        """The weight that the packed code 0 stands for: weight = code_offset + code_step * packed code."""
-        return -(2 ** (self.bits - 1)) if self.grid == "symmetric" else 1 - 2**self.bits
-
-    def codes(self, latent: tf.Tensor) -> tf.Tensor:
-        """Integers of the grid, in latent's shape and type; gradients pass the rounding, not where codes saturate.
-
-        A code saturates beyond its own bin: half a code step from the largest code on.
+        A weight saturates beyond its own bin: half a step of the grid from the largest weight on.
         """
-        return self.round_codes(self.real_codes(latent))
+        return self.round_weights(self.real_weights(latent))
 
-    def round_codes(self, real: tf.Tensor) -> tf.Tensor:
-        """The codes nearest to real-valued ones."""
-        limit = self.largest_code + self.code_step / 2
-        return numerics.straight_through_inside(self._nearest_codes, real, -limit, limit)
+    def round_weights(self, real: tf.Tensor) -> tf.Tensor:
+        """The weights nearest to real-valued ones."""
+        limit = self.largest_weight + self.grid.step / 2
+        return numerics.straight_through_inside(self._nearest, real, -limit, limit)
 
-    def _nearest_codes(self, real: tf.Tensor) -> tf.Tensor:
-        largest = float(self.largest_code)
-        if self.grid == "symmetric":
-            return tf.round(tf.clip_by_value(real, -largest, largest))
+    def _nearest(self, real: tf.Tensor) -> tf.Tensor:
         if self.bits == 1:
             return tf.where(real < 0, -tf.ones_like(real), tf.ones_like(real))
-        return 2 * tf.round(tf.clip_by_value(0.5 * real - 0.5, -0.5 * largest - 0.5, 0.5 * largest - 0.5)) + 1
+        step, middle = float(self.grid.step), float(self.grid.offset % self.grid.step)
+        steps = (self.largest_weight + middle) / step, (self.largest_weight - middle) / step
+        return step * tf.round(tf.clip_by_value((real - middle) / step, -steps[0], steps[1])) + middle
 
-    def real_codes(self, latent: tf.Tensor) -> tf.Tensor:
-        """What is rounded to codes: the kernel divided by the step."""
+    def real_weights(self, latent: tf.Tensor) -> tf.Tensor:
+        """What is rounded to weights: the kernel divided by the step."""
         raise NotImplementedError
 
     def step(self, latent: tf.Tensor) -> tf.Tensor:
-        """Value of one code: a scalar, or one for each output channel (the last axis of latent)."""
+        """What a weight of 1 stands for: a scalar, or one for each output channel (the last axis of latent)."""
         raise NotImplementedError
 
     def initial_gain(self, fan_in: int) -> float:
@@ -113,7 +111,7 @@ class Quantizer:
             kernel: float, [..., channels].
 
         Returns:
-            (latent, gain): float32 [..., channels] and [channels], with kernel ~ gain * step(latent) * codes(latent).
+            (latent, gain): float32 [..., channels] and [channels], with kernel ~ gain * step(latent) * weights(latent).
         """
         flat = np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1])
         best_error = np.full(flat.shape[1], np.inf)
@@ -121,7 +119,7 @@ class Quantizer:
         for span in _SPANS:
             candidate = self.latent_of(flat, float(span)).astype(np.float32)
             wide = tf.constant(candidate, tf.float64)
-            values = self.codes(wide).numpy() * self.step(wide).numpy()
+            values = self.weights(wide).numpy() * self.step(wide).numpy()
             energy = (values**2).sum(axis=0)
             slope = np.where(energy > 0, (flat * values).sum(axis=0) / np.where(energy > 0, energy, 1), 1.0)
             error = ((flat - slope * values) ** 2).sum(axis=0)
@@ -133,7 +131,7 @@ class Quantizer:
         return latent.reshape(kernel.shape), gain.astype(np.float32)
 
     def get_config(self) -> dict[str, Any]:
-        return {"bits": self.bits, "grid": self.grid}
+        return {"bits": self.bits, "grid": self.grid_name}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Quantizer:
@@ -144,10 +142,10 @@ class Quantizer:
 class Tanh(Quantizer):
     """kernel = q(tanh(P)), the latent P held near N(0, sigma^2): arXiv 2207.06920, section 4.2.
 
-    With sigma near 0.85 tanh(P) is nearly uniform on (-1, 1), so every code carries about the same mass. The interval
-    is cut into equal bins, one for each code, and a code stands for the middle of its bin:
+    With sigma near 0.85 tanh(P) is nearly uniform on (-1, 1), so every weight of the grid is about as frequent. The
+    interval is cut into equal bins, one for each weight, which stands for the middle of its bin:
 
-        codes = round(levels / 2 * tanh(P)),  step = 2 / levels,  levels = 2^bits - 1      (symmetric)
+        weights = round(levels / 2 * tanh(P)),  step = 2 / levels,  levels = 2^bits - 1      (symmetric)
 
     Args:
         bits, grid: see `Quantizer`.
@@ -169,23 +167,24 @@ class Tanh(Quantizer):
         return regularizers.TargetDistribution(sigma=self.sigma)
 
     @property
-    def _codes_per_unit(self) -> float:
-        return (2**self.bits - 1) / 2 if self.grid == "symmetric" else 2.0**self.bits
+    def _per_unit(self) -> float:
+        """Weights, in units of 1, between tanh of 0 and of infinity, the outer half bin included."""
+        return self.largest_weight + self.grid.step / 2
 
-    def real_codes(self, latent: tf.Tensor) -> tf.Tensor:
-        return self._codes_per_unit * tf.tanh(latent)
+    def real_weights(self, latent: tf.Tensor) -> tf.Tensor:
+        return self._per_unit * tf.tanh(latent)
 
-    def round_codes(self, real: tf.Tensor) -> tf.Tensor:
+    def round_weights(self, real: tf.Tensor) -> tf.Tensor:
         # tanh ends where the last bins end: nothing saturates, and the gradient needs no mask over the kernel.
-        return numerics.straight_through(self._nearest_codes)(real)
+        return numerics.straight_through(self._nearest)(real)
 
     def step(self, latent: tf.Tensor) -> tf.Tensor:
-        return tf.constant(1 / self._codes_per_unit, latent.dtype)
+        return tf.constant(1 / self._per_unit, latent.dtype)
 
     def latent_of(self, kernel: np.ndarray, span: float) -> np.ndarray:
         largest = np.maximum(np.abs(kernel).max(axis=0), 2.0**-40)
         # The ends of the range are those of the outer bins, where tanh is 1 and the latent weight infinite.
-        half_bin = 0.5 / self._codes_per_unit
+        half_bin = 0.5 / self._per_unit
         return np.arctanh(np.clip(kernel / (span * largest), half_bin - 1, 1 - half_bin))
 
     def initial_gain(self, fan_in: int) -> float:
@@ -205,7 +204,7 @@ class Linear(Quantizer):
     Args:
         bits, grid: see `Quantizer`.
         clip: share of the range that the grid covers, over 0 to 1; what is beyond saturates.
-        per_channel: False takes one grid for the whole kernel, so that weights which are equal get equal codes.
+        per_channel: False takes one grid for the whole kernel, so that weights which are equal stay equal.
     """
 
     def __init__(self, bits: int, grid: str | None = None, clip: float = 1.0, per_channel: bool = True) -> None:
@@ -214,23 +213,23 @@ class Linear(Quantizer):
             raise ValueError(f"Linear: clip must be above 0 and at most 1, not {clip!r}")
         self.clip, self.per_channel = float(clip), bool(per_channel)
 
-    def real_codes(self, latent: tf.Tensor) -> tf.Tensor:
+    def real_weights(self, latent: tf.Tensor) -> tf.Tensor:
         return latent / self.step(latent)
 
     def step(self, latent: tf.Tensor) -> tf.Tensor:
         axes = list(range(len(latent.shape) - self.per_channel))
         largest = tf.reduce_max(tf.abs(tf.stop_gradient(latent)), axis=axes)
-        # A channel of zeros keeps a step, so that its codes are zeros and not NaN.
-        return tf.maximum(self.clip * largest, 2.0**-40) / self._codes_per_range
+        # A channel of zeros keeps a step, so that its weights are zeros and not NaN.
+        return tf.maximum(self.clip * largest, 2.0**-40) / self._per_range
 
     def latent_of(self, kernel: np.ndarray, span: float) -> np.ndarray:
         bound = span * np.abs(kernel).max(axis=0 if self.per_channel else None)
         return np.clip(kernel, -bound, bound)
 
     @property
-    def _codes_per_range(self) -> float:
-        # Odd codes stand in the middle of their bins: the range ends one bin's half beyond the largest.
-        return float(self.largest_code if self.grid == "symmetric" else self.largest_code + 1)
+    def _per_range(self) -> float:
+        # Without a zero the weights stand in the middle of their bins: the range ends half a bin beyond the largest.
+        return self.largest_weight + (0.0 if self.grid.has_zero else self.grid.step / 2)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "clip": self.clip, "per_channel": self.per_channel}

@@ -43,7 +43,7 @@ class Recipe:
     def clustered(cls, **arguments: Any) -> Recipe:
         """For a model whose kernels have few distinct values each, as TFMOT's weight clustering leaves them.
 
-        Equal weights get equal 8-bit codes, and the converter packs a kernel of 16 values in 4 bits without loss.
+        Equal weights stay equal in 8 bits, and the converter packs a kernel of 16 values in 4 bits without loss.
         Training would move them apart.
 
         Args:

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from subbyte.schemas.packed_layer import ActivationType, Op, read_header
+from subbyte.schemas import ActivationType, Op, read_header
 
 from .library import delegate_path
 

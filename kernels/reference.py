@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from subbyte.schemas import PackedLayer
-from subbyte.schemas.packed_layer import ActivationType, Op, Padding
+from subbyte.schemas import ActivationType, Op, PackedLayer, Padding
 
 
 def run(layer: PackedLayer, x: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from subbyte.converter.logs import silence_native_logs
+from subbyte.converter import silence_native_logs
 
 from .models import NAMES
 from .train import Recipe, recipe_for, train
@@ -104,8 +104,8 @@ def run_report(flags: argparse.Namespace) -> None:
     """Writes a page that compares model files on one split."""
     from rich.console import Console
 
-    from subbyte.converter import page
-    from subbyte.converter.files import check_writable, write_atomically
+    from subbyte.converter import check_writable, write_atomically
+    from subbyte.reports import page
 
     from .data import Dataset
     from .report import read, report_page

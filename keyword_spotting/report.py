@@ -13,11 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from subbyte.converter import figures, measuring
-from subbyte.converter.conversion_page import footprint_parts, speed_rows
-from subbyte.converter.footprint import Footprint
-from subbyte.converter.measuring import Timing
-from subbyte.converter.page import NOTHING, Page, Plot, Section, Table
+from subbyte import reports
+from subbyte.reports import NOTHING, Footprint, Page, Plot, Section, Table, Timing, figures, footprint_parts, speed_rows
 
 from .data import Split
 from .evaluate import FALSE_ALARMS, interpreter_logits
@@ -113,7 +110,7 @@ def read(path: str | Path, split: Split, name: str, normalization: str | Path | 
 
 
 def _float_tflite(path: Path) -> bytes:
-    from subbyte.converter.keras_source import float_tflite, load_keras
+    from subbyte.converter import float_tflite, load_keras
 
     model = load_keras(path)
     if any(hasattr(layer, "kernel_quantizer") for layer in model.layers):
@@ -155,12 +152,12 @@ def report_page(models: Sequence[Model], split: Split, title: str, source: str) 
         title: of the page.
         source: what the recordings are.
     """
-    timings, refused = measuring.microseconds({model.name: model.tflite for model in models})
+    timings, refused = reports.microseconds({model.name: model.tflite for model in models})
     lines = [
         Line(
             model.name,
             Footprint.of(model.tflite),
-            measuring.arena_bytes(model.tflite),
+            reports.arena_bytes(model.tflite),
             timings.get(model.name),
             detection,
         )
@@ -180,7 +177,7 @@ def report_page(models: Sequence[Model], split: Split, title: str, source: str) 
         Section("summary", "What each costs and saves", [], [_summary(lines), _bytes_plot(lines)]),
         _detection(lines),
         _size(lines),
-        Section("speed", "Speed", [f"{measuring.machine()}."], [speed]),
+        Section("speed", "Speed", [f"{reports.machine()}."], [speed]),
     ]
     return Page(title, lead, _highlights(lines), sections).html()
 

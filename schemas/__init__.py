@@ -1,6 +1,39 @@
-"""The packed layer: `packed_layer.fbs` defines it, `PackedLayer` reads and writes it."""
+"""The vocabulary of the packed layer: grids of weights, records of channels, names of ops, and the layer itself.
+
+`packed_layer.fbs` defines the bytes, `PackedLayer` reads and writes them; numpy is all that it needs.
+"""
 
 from .definition import ENUMS, HEADER
-from .packed_layer import PackedLayer
+from .grid import Grid
+from .header import MAGIC, MAX_FEATURES, VERSION, ActivationType, BiasType, Decode, MultiplierType, Padding, read_header
+from .ops import PACKED_OPS, ROUNDING, STOCK_OPS, Op
+from .packed_layer import Geometry, PackedLayer, split_bias
+from .planes import PLANE_WIDTHS, pack_planes, plane_bytes, unpack_planes
+from .records import record_bytes
 
-__all__ = ["ENUMS", "HEADER", "PackedLayer"]
+__all__ = [
+    "ENUMS",
+    "HEADER",
+    "MAGIC",
+    "MAX_FEATURES",
+    "PACKED_OPS",
+    "PLANE_WIDTHS",
+    "ROUNDING",
+    "STOCK_OPS",
+    "VERSION",
+    "ActivationType",
+    "BiasType",
+    "Decode",
+    "Geometry",
+    "Grid",
+    "MultiplierType",
+    "Op",
+    "PackedLayer",
+    "Padding",
+    "pack_planes",
+    "plane_bytes",
+    "read_header",
+    "record_bytes",
+    "split_bias",
+    "unpack_planes",
+]

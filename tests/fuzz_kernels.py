@@ -15,8 +15,7 @@ import numpy as np
 from compilers import INCLUDE, ROOT, compile_c, core_sources
 from models import INT16, random_layer, with_records
 
-from subbyte.schemas import PackedLayer
-from subbyte.schemas.packed_layer import Geometry, Op, Padding
+from subbyte.schemas import Geometry, Op, PackedLayer, Padding
 
 TARGET = ROOT / "tests" / "c" / "fuzz_layer.c"
 

@@ -9,8 +9,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from subbyte.schemas import ENUMS, HEADER, PackedLayer
-from subbyte.schemas.packed_layer import split_bias
+from subbyte.schemas import ENUMS, HEADER, Grid, PackedLayer, split_bias
 
 INT16 = ENUMS["ActivationType"].INT16
 
@@ -95,20 +94,36 @@ class Model:
         return bytes(builder.Output())
 
 
-def random_layer(rng: np.random.Generator, features: int, channels: int, bits: int = 4, **fields) -> PackedLayer:
-    """A layer whose outputs spread over the whole range of codes where its inputs do."""
+def grid(bits: int, code_offset: int | None = None, code_step: int = 1, codebook: np.ndarray | None = None) -> Grid:
+    """A grid of weights around 0, or of a codebook."""
+    if codebook is not None:
+        return Grid(bits, codebook=tuple(np.asarray(codebook).tolist()))
+    return Grid(bits, -(1 << (bits - 1)) if code_offset is None else code_offset, code_step)
+
+
+def random_layer(
+    rng: np.random.Generator,
+    features: int,
+    channels: int,
+    bits: int = 4,
+    code_offset: int | None = None,
+    code_step: int = 1,
+    codebook: np.ndarray | None = None,
+    **fields,
+) -> PackedLayer:
+    """A layer whose outputs spread over the whole range of codes where its inputs do; its `grid` by those arguments."""
     is_int16 = fields.get("activation_type") == INT16
-    spread = 74 * np.sqrt(features) * (2 ** (bits - 1) if fields.get("codebook") is None else 64)
+    spread = 74 * np.sqrt(features) * (2 ** (bits - 1) if codebook is None else 64)
     defaults = {
         "multiplier": (rng.uniform(60, 180, channels) / spread).astype(np.float32),
         "bias": rng.integers(-1000, 1000, channels).astype(np.int32) * (256 if is_int16 else 1),
         "clamp": (-(2**15), 2**15 - 1) if is_int16 else (-128, 127),
         "input_scale": 0.5,
         "output_scale": 0.5,
-        "code_offset": -(2 ** (bits - 1)),
+        "grid": grid(bits, code_offset, code_step, codebook),
     }
     defaults["codes"] = rng.integers(0, 1 << bits, (channels, features))
-    return PackedLayer(weight_bits=bits, **{**defaults, **fields})
+    return PackedLayer(**{**defaults, **fields})
 
 
 #: Where a layer can have its multipliers.

@@ -12,7 +12,7 @@ from models import CLayer, Model, chain, random_layer, schema
 
 from subbyte.converter import ConversionError, command
 from subbyte.converter.c_source import c_source
-from subbyte.schemas.packed_layer import ActivationType
+from subbyte.schemas import ActivationType
 
 
 @pytest.fixture

@@ -22,12 +22,12 @@ from subbyte.converter.c_source import c_source
 from subbyte.converter.conversion import Conversion
 from subbyte.converter.flatbuffer import TensorType
 from subbyte.converter.graph import Graph
-from subbyte.converter.linear import Grid, LinearOp
-from subbyte.converter.targets import WRITERS, packed_layer
+from subbyte.converter.integer_ops import LinearOp
+from subbyte.converter.packed_target import packed_layer
+from subbyte.converter.targets import TARGETS
 from subbyte.converter.verification import verify
 from subbyte.kernels import reference
-from subbyte.schemas import PackedLayer
-from subbyte.schemas.packed_layer import Geometry, Op, Padding
+from subbyte.schemas import Geometry, Grid, Op, PackedLayer, Padding
 
 
 def run(interpreter, x: np.ndarray) -> np.ndarray:
@@ -88,7 +88,7 @@ def model_of(op: LinearOp, x: np.ndarray) -> tuple[Graph, np.ndarray]:
 
 def written(graph: Graph, op: LinearOp, target: str) -> bytes:
     graph = copy.deepcopy(graph)
-    graph.main.operators = WRITERS[target](graph, op)
+    graph.main.operators = TARGETS[target].write(graph, op)
     graph.prune()
     return graph.write()
 

@@ -15,8 +15,7 @@ from subbyte import kernels
 from subbyte.converter import ConversionError, command
 from subbyte.converter.image import image
 from subbyte.kernels import native
-from subbyte.schemas import ENUMS, PackedLayer
-from subbyte.schemas.packed_layer import Geometry
+from subbyte.schemas import ENUMS, Geometry, PackedLayer
 
 MOST = 5
 

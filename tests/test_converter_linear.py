@@ -14,8 +14,8 @@ from subbyte import kernels
 from subbyte.converter import ConversionError, convert
 from subbyte.converter.files import write_atomically
 from subbyte.converter.graph import Graph
-from subbyte.converter.linear import Grid, clamp_codes, smallest_grid
-from subbyte.schemas import PackedLayer
+from subbyte.converter.integer_ops import clamp_codes
+from subbyte.schemas import Grid, PackedLayer
 
 FULLY_CONNECTED_OPTIONS = schema.BuiltinOptions.FullyConnectedOptions
 INT8 = st.integers(-128, 127)
@@ -48,21 +48,18 @@ def linear_bits(values: list[int]) -> int | None:
 @given(FEW, st.randoms(use_true_random=False))
 def test_the_smallest_grid_is_lossless_and_smallest(values, random):
     weights = np.asarray([random.choice(values) for _ in range(50)] + values).reshape(1, -1)
-    grid = smallest_grid(weights)
+    grid = Grid.smallest(weights)
     codes = grid.encode(weights)
     np.testing.assert_array_equal(decode(grid, codes), weights)
     assert grid.bits == fewest_bits(values)
     # The format takes it, and gives it back.
     layer = PackedLayer(
         codes=codes,
-        weight_bits=grid.bits,
+        grid=grid,
         multiplier=np.ones(1, np.float32),
         bias=np.zeros(1, np.int32),
         input_scale=1.0,
         output_scale=1.0,
-        code_offset=0 if grid.codebook else grid.offset,
-        code_step=1 if grid.codebook else grid.step,
-        codebook=np.asarray(grid.codebook, np.int8) if grid.codebook else None,
     )
     np.testing.assert_array_equal(PackedLayer.unpack(layer.pack()).weights, weights)
 
@@ -71,7 +68,7 @@ def test_the_smallest_grid_is_lossless_and_smallest(values, random):
 @given(st.integers(-128, 127), st.integers(1, 60), st.integers(2, 12))
 def test_even_spacing_needs_no_codebook(first, step, count):
     values = [v for v in range(first, first + step * count, step) if v <= 127]
-    grid = smallest_grid(np.asarray(values))
+    grid = Grid.smallest(np.asarray(values))
     assert (grid.codebook is None) == (linear_bits(values) == grid.bits)
 
 
@@ -95,7 +92,7 @@ def test_even_spacing_needs_no_codebook(first, step, count):
 )
 def test_ends_of_int8(values, bits, codebook):
     weights = np.asarray(list(values))
-    grid = smallest_grid(weights)
+    grid = Grid.smallest(weights)
     assert (grid.bits, grid.codebook is not None) == (bits, codebook)
     np.testing.assert_array_equal(decode(grid, grid.encode(weights)), weights)
 
@@ -103,7 +100,7 @@ def test_ends_of_int8(values, bits, codebook):
 @settings(deadline=None)
 @given(st.lists(INT8, min_size=1, max_size=20), INT8)
 def test_a_weight_off_the_grid_is_refused(values, stranger):
-    grid = smallest_grid(np.asarray(values))
+    grid = Grid.smallest(np.asarray(values))
     held = set(decode(grid, np.arange(1 << grid.bits)).tolist())
     if stranger in held:
         assert decode(grid, grid.encode(np.asarray([stranger]))) == stranger

@@ -16,9 +16,9 @@ from nets import Tanh, dense, drawn, keras, layers, ql, ready
 from subbyte.converter import ConversionError, convert
 from subbyte.converter.conversion import Conversion
 from subbyte.converter.graph import Graph
-from subbyte.converter.targets import PACKED_OP
 from subbyte.converter.verification import verify
 from subbyte.keyword_spotting import models
+from subbyte.schemas import PACKED_OPS, Op
 
 BYTES_OF_A_NET = """
 import hashlib, sys
@@ -29,9 +29,14 @@ print(hashlib.sha256(convert(nets.ready("residual_softmax")).tflite).hexdigest()
 """
 
 
+PACKED_OP = PACKED_OPS[Op.FULLY_CONNECTED]
+
+
 def packed_layers(data: bytes) -> list[bytes]:
     graph = Graph.read(data)
-    packed = [graph.constant(int(op.inputs[1])) for op in graph.operators if graph.kind(op) == PACKED_OP]
+    packed = [
+        graph.constant(int(op.inputs[1])) for op in graph.operators if graph.kind(op) == PACKED_OPS[Op.FULLY_CONNECTED]
+    ]
     return [value.tobytes() for value in packed]
 
 
@@ -117,7 +122,9 @@ def test_equal_strings_and_vectors_are_stored_once():
     assert tflite.count(b"bits\0") == 1
     assert tflite.count(np.array([2, 1, 24], "<i4").tobytes()) == 1
     graph = Graph.read(tflite)
-    assert [graph.shape(int(op.outputs[0])) for op in graph.operators if graph.kind(op) == PACKED_OP] == [(1, 24)] * 3
+    assert [
+        graph.shape(int(op.outputs[0])) for op in graph.operators if graph.kind(op) == PACKED_OPS[Op.FULLY_CONNECTED]
+    ] == [(1, 24)] * 3
 
 
 def test_a_shared_layer_is_stored_once():

@@ -15,10 +15,11 @@ from models import Model, chain, random_layer
 from nets import Tanh, dense, keras, ql, ready, small_net
 
 from subbyte.converter import Conversion, ConversionError, conversion_page, figures, measuring, page, usage
-from subbyte.converter.footprint import Footprint
 from subbyte.converter.graph import Graph
-from subbyte.converter.linear import Grid, LinearOp
+from subbyte.converter.integer_ops import LinearOp
 from subbyte.converter.verification import verify
+from subbyte.reports.footprint import Footprint
+from subbyte.schemas import Grid
 
 RNG = np.random.default_rng(0)
 
@@ -304,7 +305,7 @@ def test_a_missing_library_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_converter_imports_neither() -> None:
-    code = "import sys, subbyte.converter.conversion_page; sys.exit(bool({'jinja2', 'matplotlib'} & {*sys.modules}))"
+    code = "import sys, subbyte.reports.conversion_page; sys.exit(bool({'jinja2', 'matplotlib'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

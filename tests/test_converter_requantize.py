@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subbyte.converter.linear import Grid, LinearOp, smallest_grid
-from subbyte.converter.requantize import best_step, grids, nearest_values, requantize
+from subbyte.converter.integer_ops import LinearOp
+from subbyte.converter.requantize import best_step, requantize
+from subbyte.schemas import Grid
 
 BITS = range(1, 9)
 
@@ -41,14 +42,14 @@ def channels(draw) -> np.ndarray:
 @pytest.mark.parametrize("bits", BITS)
 def test_no_step_is_better(bits):
     @settings(deadline=None, max_examples=30)
-    @given(channels(), st.sampled_from(grids(bits)))
+    @given(channels(), st.sampled_from(Grid.candidates(bits)))
     def check(weights, grid):
         step = best_step(weights, grid)
         if not weights.any():
             assert step == 0
             return
         assert step > 0
-        error = np.sum((weights - step * nearest_values(weights / step, grid)) ** 2)
+        error = np.sum((weights - step * grid.nearest(weights / step)) ** 2)
         largest = np.abs(weights).max()
         # Codes from 0 to the largest, and the neighbourhood of the step itself.
         dense = np.concatenate(
@@ -61,8 +62,8 @@ def test_no_step_is_better(bits):
 
 
 def test_steps_worked_by_hand():
-    two_bits, odd_two_bits = grids(2)
-    (sign,) = grids(1)
+    two_bits, odd_two_bits = Grid.candidates(2)
+    (sign,) = Grid.candidates(1)
     assert values_of(two_bits).tolist() == [-2, -1, 0, 1]
     assert values_of(odd_two_bits).tolist() == [-3, -1, 1, 3]
     assert values_of(sign).tolist() == [-1, 1]
@@ -80,12 +81,12 @@ def test_steps_worked_by_hand():
 
 @pytest.mark.parametrize("bits", BITS)
 def test_what_lies_on_a_grid_stays_there(bits):
-    for grid in grids(bits):
+    for grid in Grid.candidates(bits):
         values = values_of(grid)
         # Every value, so that no coarser step has them all.
         assert best_step(0.3 * values, grid) == pytest.approx(0.3)
-        np.testing.assert_array_equal(nearest_values(values + 0.4 * grid.step, grid), values)
-        np.testing.assert_array_equal(nearest_values(values[[0, -1]] * 9.0, grid), values[[0, -1]])
+        np.testing.assert_array_equal(grid.nearest(values + 0.4 * grid.step), values)
+        np.testing.assert_array_equal(grid.nearest(values[[0, -1]] * 9.0), values[[0, -1]])
 
 
 def layer(weights: np.ndarray, bias: int = 1000) -> LinearOp:
@@ -97,7 +98,7 @@ def layer(weights: np.ndarray, bias: int = 1000) -> LinearOp:
         weights=weights.astype(np.int32),
         weight_scale=np.linspace(0.01, 0.02, channels, dtype=np.float32),
         bias=np.full(channels, bias, np.int32),
-        grid=smallest_grid(weights),
+        grid=Grid.smallest(weights),
     )
 
 

@@ -22,8 +22,8 @@ from subbyte import kernels
 from subbyte.converter import ConversionError, convert
 from subbyte.converter.conversion import Conversion
 from subbyte.converter.flatbuffer import per_channel, schema
+from subbyte.converter.from_stock import lift_stock
 from subbyte.converter.graph import Graph
-from subbyte.converter.tflite_source import raise_linear_ops
 from subbyte.converter.verification import verify
 
 RNG = np.random.default_rng(0)
@@ -367,7 +367,7 @@ def stock_layers(draw):
 def test_any_stock_layer_packs_without_loss_or_stays(layer, bits):
     original = layer.file()
     graph = Graph.read(original)
-    notes = raise_linear_ops(graph, bits)
+    notes = lift_stock(graph, bits)
     if bits is None and len(np.unique(layer.weights)) > 128:
         assert "need 8 bits" in notes[0]
         return
@@ -463,7 +463,7 @@ def test_what_is_odd_stays_stock_and_says_why(name, bits):
     layer, change, reason = ODD[name]
     data = layer.file(change)
     graph = Graph.read(data)
-    (note,) = raise_linear_ops(graph, bits)
+    (note,) = lift_stock(graph, bits)
     assert re.search(f"^victim stays a stock {layer.kind}: .*{reason}", note), note
     assert [graph.kind(op) for op in graph.operators] == [layer.kind]
     with pytest.raises(ConversionError, match=r"^nothing to pack in this model: victim stays ") as raised:
@@ -471,7 +471,7 @@ def test_what_is_odd_stays_stock_and_says_why(name, bits):
     assert "\n" not in str(raised.value)
     # Without the change the layer packs, so the reason is the change.
     sound = replace(layer, x_shape=(1, 6, 6, 2), bias=None)
-    assert raise_linear_ops(Graph.read(sound.file()), bits) == [] or name == "long stride"
+    assert lift_stock(Graph.read(sound.file()), bits) == [] or name == "long stride"
 
 
 def test_damaged_files_convert_or_say_so():

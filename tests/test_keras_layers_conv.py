@@ -89,7 +89,7 @@ def exported(layer):
     latent = layer.kernel.numpy().astype(np.float64)
     if isinstance(layer, ql.QuantDepthwiseConv1D | ql.QuantDepthwiseConv2D):
         latent = latent.reshape(*latent.shape[:-2], -1)
-    return layer.kernel_quantizer.codes(latent).numpy(), layer.kernel_quantizer.step(latent).numpy()
+    return layer.kernel_quantizer.weights(latent).numpy(), layer.kernel_quantizer.step(latent).numpy()
 
 
 @pytest.mark.parametrize("ours", STOCK)

@@ -39,7 +39,7 @@ def built(layer, inputs=12, seed=0):
 
 def exported(layer):
     latent = tf.constant(layer.kernel.numpy(), tf.float64)
-    return layer.kernel_quantizer.codes(latent).numpy(), layer.kernel_quantizer.step(latent).numpy()
+    return layer.kernel_quantizer.weights(latent).numpy(), layer.kernel_quantizer.step(latent).numpy()
 
 
 def test_signature_is_that_of_stock_dense():

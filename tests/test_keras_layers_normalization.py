@@ -45,7 +45,7 @@ def test_stage_one_is_stock_dense_and_batch_normalization(shape):
     norm, quantizer, latent = layer.normalization, layer.kernel_quantizer, tf.constant(layer.kernel.numpy())
     layer.gain.assign(0.7)
     layer.bias.assign([0.1, -0.2, 0.3, 5.0])
-    kernel = (quantizer.step(latent) * quantizer.codes(latent)).numpy()
+    kernel = (quantizer.step(latent) * quantizer.weights(latent)).numpy()
     dense.set_weights([0.7 * kernel, 0.7 * layer.bias.numpy()])
     for each in (norm, stock):
         each.gamma.assign([1.0, -2.0, 0.0, 1e-6])

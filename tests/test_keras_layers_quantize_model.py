@@ -120,13 +120,13 @@ def test_fit_is_near_the_least_squares_optimum(quantizer):
     kernel = np.concatenate([rng.normal(size=(60, 3)), rng.laplace(size=(60, 2))], axis=1).astype(np.float32)
     latent, gain = quantizer.fit(kernel)
     wide = tf.constant(latent, tf.float64)
-    codes = quantizer.codes(wide).numpy()
+    codes = quantizer.weights(wide).numpy()
     step = np.broadcast_to(quantizer.step(wide).numpy(), 5) * gain
     error = ((kernel - step * codes) ** 2).sum(axis=0)
-    levels = np.arange(-quantizer.largest_code, quantizer.largest_code + 1, quantizer.code_step)
+    levels = np.arange(-quantizer.largest_weight, quantizer.largest_weight + 1, quantizer.grid.step)
     for channel in range(5):
         w = kernel[:, channel].astype(np.float64)
-        steps = np.linspace(0.01, 1.2, 4000) * np.abs(w).max() / max(quantizer.largest_code, 1)
+        steps = np.linspace(0.01, 1.2, 4000) * np.abs(w).max() / max(quantizer.largest_weight, 1)
         grids = steps[:, None, None] * levels
         best = min(np.abs(w[:, None] - grid).min(axis=1) ** 2 @ np.ones(60) for grid in grids)
         # Linear's grid never ends beyond the largest weight, as the best one may. Tanh's bins are equal, not nearest.

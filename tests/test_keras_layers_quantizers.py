@@ -28,7 +28,7 @@ def grid_values(bits: int, grid: str) -> np.ndarray:
 def exported(quantizer, values) -> tuple[np.ndarray, np.ndarray]:
     """(codes, step) in float64, as a layer exports them."""
     values = tf.constant(values, tf.float64)
-    return quantizer.codes(values).numpy(), quantizer.step(values).numpy()
+    return quantizer.weights(values).numpy(), quantizer.step(values).numpy()
 
 
 @pytest.mark.parametrize(("kind", "bits", "grid"), EVERY)
@@ -38,8 +38,8 @@ def test_codes_use_the_grid_and_fit_int8(kind, bits, grid):
     codes, _ = exported(quantizer, values)
     assert set(np.unique(codes)) == set(grid_values(bits, grid) if kind is Tanh else np.unique(codes))
     assert set(np.unique(codes)) <= set(grid_values(bits, grid))
-    assert np.abs(codes).max() == quantizer.largest_code <= 127
-    packed = (codes - quantizer.code_offset) / quantizer.code_step
+    assert np.abs(codes).max() == quantizer.largest_weight <= 127
+    packed = (codes - quantizer.grid.offset) / quantizer.grid.step
     assert packed.min() >= 0
     assert packed.max() <= 2**bits - 1
     np.testing.assert_array_equal(packed, np.rint(packed))
@@ -80,12 +80,12 @@ def test_training_sees_what_is_exported(kind, bits, grid):
     values = latent(seed=bits)
     codes, step = exported(quantizer, values)
     # float32 may decide otherwise only at a threshold: half-way between two codes.
-    real = quantizer.real_codes(tf.constant(values, tf.float64)).numpy()
-    to_grid = (real - grid_values(bits, grid)[0]) / quantizer.code_step
-    near_threshold = np.abs(to_grid % 1 - 0.5) * quantizer.code_step < 1e-5 * (quantizer.largest_code + 1)
+    real = quantizer.real_weights(tf.constant(values, tf.float64)).numpy()
+    to_grid = (real - grid_values(bits, grid)[0]) / quantizer.grid.step
+    near_threshold = np.abs(to_grid % 1 - 0.5) * quantizer.grid.step < 1e-5 * (quantizer.largest_weight + 1)
     assert near_threshold.mean() < 0.01
     for run in MODES.values():
-        seen = run(quantizer.codes)(tf.constant(values)).numpy()
+        seen = run(quantizer.weights)(tf.constant(values)).numpy()
         assert seen.dtype == np.float32
         np.testing.assert_array_equal(seen[~near_threshold], codes[~near_threshold])
     np.testing.assert_allclose(quantizer.step(tf.constant(values)).numpy(), step, rtol=3e-7)
@@ -98,7 +98,7 @@ def test_tanh_gradient_is_that_of_tanh_everywhere(bits, grid):
     x = tf.constant(values)
     with tf.GradientTape() as tape:
         tape.watch(x)
-        kernel = quantizer.step(x) * quantizer.codes(x)
+        kernel = quantizer.step(x) * quantizer.weights(x)
     # The outermost codes too: half a bin without a gradient would hold its weights for ever.
     np.testing.assert_allclose(tape.gradient(kernel, x), 1 - np.tanh(values.astype(np.float64)) ** 2, rtol=0, atol=1e-6)
 
@@ -109,8 +109,8 @@ def test_linear_gradient_passes_up_to_the_last_bin_and_stops_beyond(bits, grid):
     x = tf.constant(latent())
     with tf.GradientTape() as tape:
         tape.watch(x)
-        kernel = quantizer.step(x) * quantizer.codes(x)
-    end = (quantizer.largest_code + quantizer.code_step / 2) * quantizer.step(x)
+        kernel = quantizer.step(x) * quantizer.weights(x)
+    end = (quantizer.largest_weight + quantizer.grid.step / 2) * quantizer.step(x)
     expected = np.abs(x) < end
     assert 0.01 < expected.numpy().mean() < 1
     np.testing.assert_allclose(tape.gradient(kernel, x), expected, rtol=1e-6)

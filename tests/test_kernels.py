@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,10 @@ from compilers import compile_c, core_sources
 from guard import Guarded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from models import RECORDS, random_layer, with_records
+from models import RECORDS, grid, random_layer, with_records
 
 from subbyte.kernels import isas, native, reference
-from subbyte.schemas import PackedLayer
-from subbyte.schemas.packed_layer import MAX_FEATURES
+from subbyte.schemas import MAX_FEATURES, Grid, PackedLayer
 
 
 def runnable_isas() -> list[str]:
@@ -68,9 +68,9 @@ def library(isa, request) -> ctypes.CDLL:
 
 def oracle(layer: PackedLayer, x: np.ndarray) -> np.ndarray:
     """The sum written out in int64 and the rounding in exact float64, apart from subbyte.kernels.reference."""
-    table = layer.codebook if layer.codebook is not None else np.arange(1 << layer.weight_bits)
-    step, offset = (1, 0) if layer.codebook is not None else (layer.code_step, layer.code_offset)
-    weights = offset + step * table.astype(np.int64)[layer.codes]
+    found = layer.grid
+    table = np.arange(1 << found.bits) if found.codebook is None else np.asarray(found.codebook)
+    weights = found.offset + found.step * table.astype(np.int64)[layer.codes]
     sums = np.einsum("rk,nk->rn", x.astype(np.int64), weights) + layer.bias
     # float32(sum) * multiplier is exact in float64; the product is then rounded to float32 once, as the rule says.
     product = (sums.astype(np.float32).astype(np.float64) * layer.multiplier.astype(np.float64)).astype(np.float32)
@@ -145,16 +145,15 @@ def test_the_largest_sums(bits, features, isa, library):
         x = np.full((1, features), extreme, np.int8)
         layer = PackedLayer(
             codes=codes,
-            weight_bits=bits,
+            grid=Grid.symmetric(bits),
             multiplier=np.full(4, 100 / (128 * 128 * features), np.float32),
             bias=np.array([0, 1, -1, 7], np.int32),
             input_scale=1.0,
             output_scale=1.0,
-            code_offset=-128 if bits == 8 else -(1 << (bits - 1)),
         )
         np.testing.assert_array_equal(run_guarded(library, layer, x, isa), oracle(layer, x))
         extremes = np.where(np.arange(1 << bits) % 2, 127, -128).astype(np.int8)
-        by_codebook = PackedLayer(**{**vars(layer), "codebook": extremes})
+        by_codebook = replace(layer, grid=grid(bits, codebook=extremes))
         np.testing.assert_array_equal(run_guarded(library, by_codebook, x, isa), oracle(by_codebook, x))
 
 
@@ -206,7 +205,7 @@ def sums_to_codes(sums: list[int], multiplier: float, **fields) -> list[int]:
     count = len(sums)
     layer = PackedLayer(
         codes=np.zeros((count, 1), np.uint8),
-        weight_bits=1,
+        grid=Grid(1),
         multiplier=np.full(count, multiplier, np.float32),
         bias=np.array(sums, np.int32),
         input_scale=1.0,

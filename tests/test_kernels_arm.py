@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 from compilers import INCLUDE, ROOT, ZIG, compile_c, core_sources
 from emulator import ARM64_MAX, CORTEX_A7, CORTEX_A72, Processor, Program
-from models import INT16, RECORDS, random_layer, with_records
+from models import INT16, RECORDS, grid, random_layer, with_records
 from unicorn import UcError
 
 from subbyte.kernels import reference
-from subbyte.schemas import PackedLayer
-from subbyte.schemas.packed_layer import MAX_FEATURES, Geometry, Op, Padding
+from subbyte.schemas import MAX_FEATURES, Geometry, Grid, Op, PackedLayer, Padding
 
 AARCH64 = ("-target", "aarch64-linux-musl")
 ARMV7 = ("-target", "arm-linux-musleabihf", "-mcpu=cortex_a7")
@@ -211,19 +210,14 @@ def test_the_largest_sums(bits, features, variant):
     codes = np.zeros((5, features), np.uint8)
     codes[1::2] = (1 << bits) - 1
     extremes = np.where(np.arange(1 << bits) % 2, 127, -128).astype(np.int8)
-    for decode in (
-        {"code_offset": -(1 << (bits - 1))},
-        {"codebook": extremes},
-        {"codebook": extremes[::-1].copy()},
-    ):
+    for decoded in (Grid.symmetric(bits), grid(bits, codebook=extremes), grid(bits, codebook=extremes[::-1])):
         layer = PackedLayer(
             codes=codes,
-            weight_bits=bits,
+            grid=decoded,
             multiplier=np.full(5, 100 / (128 * 128 * features), np.float32),
             bias=np.array([0, 1, -1, 7, 3], np.int32),
             input_scale=1.0,
             output_scale=1.0,
-            **decode,
         )
         for extreme in (-128, 127):
             x = np.full((1 if features > 5000 else 4, features), extreme, np.int8)

@@ -10,8 +10,7 @@ from guard import Guarded
 from models import INT16, random_layer, with_records
 
 from subbyte.kernels import native
-from subbyte.schemas import ENUMS, HEADER
-from subbyte.schemas.packed_layer import Geometry, Padding
+from subbyte.schemas import ENUMS, HEADER, Geometry, Padding
 
 CODEBOOK = np.arange(8, dtype=np.int8)
 

@@ -14,8 +14,7 @@ from models import Model, random_layer
 
 from subbyte import kernels
 from subbyte.kernels import isas, native, reference
-from subbyte.schemas import PackedLayer
-from subbyte.schemas.packed_layer import Geometry, Op, Padding
+from subbyte.schemas import Geometry, Grid, Op, PackedLayer, Padding
 
 #: Of the plug-in; AVX-VNNI, where the processor has the operation in AVX-512 only, of another build.
 ISAS = [name for name, runs in isas().items() if runs]
@@ -156,12 +155,11 @@ def test_the_largest_sums_of_a_depthwise_convolution(value, libraries):
     codes[::2] = 255
     layer = PackedLayer(
         codes=codes,
-        weight_bits=8,
+        grid=Grid.symmetric(8),
         multiplier=np.full(20, 100 / (128 * 128 * 121), np.float32),
         bias=np.zeros(20, np.int32),
         input_scale=1.0,
         output_scale=1.0,
-        code_offset=-128,
         op=Op.DEPTHWISE_CONV_2D,
         geometry=Geometry(kernel=(11, 11), groups=20),
     )
@@ -175,14 +173,13 @@ def test_sums_far_beyond_the_codes_are_clamped(clamp, libraries):
     """Products of 2^31 and more, of both signs: what a conversion to integers makes of them is not seen."""
     layer = PackedLayer(
         codes=np.tile(np.array([[0], [15]], np.uint8), (25, 64)),
-        weight_bits=4,
+        grid=Grid.symmetric(4),
         multiplier=np.geomspace(1e-3, 1e30, 50).astype(np.float32),
         bias=np.zeros(50, np.int32),
         input_scale=1.0,
         output_scale=1.0,
         output_zero_point=-7,
         clamp=clamp,
-        code_offset=-8,
         op=Op.CONV_2D,
     )
     x = np.repeat(np.array([-128, 127], np.int8), 64 * 10).reshape(1, 4, 5, 64)

@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from guard import Guarded
-from models import INT16, RECORDS, Model, chain, random_layer, with_records
+from models import INT16, RECORDS, Model, chain, grid, random_layer, with_records
 from test_kernels import CHANNELS, FEATURES, decode_fields
 
 from subbyte import kernels
 from subbyte.kernels import isas, native, reference
-from subbyte.schemas import PackedLayer
-from subbyte.schemas.packed_layer import MAX_FEATURES
+from subbyte.schemas import MAX_FEATURES, Grid, PackedLayer
 
 ISAS = [name for name, runs in isas().items() if runs]
 WHOLE = (-(2**15), 2**15 - 1)
@@ -97,7 +96,7 @@ def sums_to_codes(sums: list[int], multiplier: float | list[float], **fields: An
     """Output codes of a layer whose sums are exactly these; every instruction set gives them."""
     layer = PackedLayer(
         codes=np.zeros((len(sums), 1), np.uint8),
-        weight_bits=1,
+        grid=Grid(1),
         multiplier=np.broadcast_to(np.float32(multiplier), len(sums)),
         bias=np.array(sums, np.int64),
         input_scale=1.0,
@@ -150,7 +149,6 @@ def test_the_largest_sums(bits, features, isa):
         x = np.full((1, features), extreme, np.int16)
         fields: dict[str, Any] = {
             "codes": codes,
-            "weight_bits": bits,
             "multiplier": np.full(4, 20000 / (2**22 * features), np.float32),
             "bias": np.array([0, 1, -1, 7], np.int32),
             "input_scale": 1.0,
@@ -158,10 +156,10 @@ def test_the_largest_sums(bits, features, isa):
             "clamp": WHOLE,
             "activation_type": INT16,
         }
-        layer = PackedLayer(**fields, code_offset=-128 if bits == 8 else -(1 << (bits - 1)))
+        layer = PackedLayer(**fields, grid=Grid.symmetric(bits))
         np.testing.assert_array_equal(run_guarded(layer, x, isa), oracle(layer, x))
         extremes = np.where(np.arange(1 << bits) % 2, 127, -128).astype(np.int8)
-        by_codebook = PackedLayer(**fields, codebook=extremes)
+        by_codebook = PackedLayer(**fields, grid=grid(bits, codebook=extremes))
         np.testing.assert_array_equal(run_guarded(by_codebook, x, isa), oracle(by_codebook, x))
 
 

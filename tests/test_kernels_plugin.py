@@ -14,8 +14,7 @@ from models import Model, chain, random_layer
 
 from subbyte import kernels
 from subbyte.kernels import reference
-from subbyte.schemas import HEADER, PackedLayer
-from subbyte.schemas.packed_layer import Geometry, Op, Padding
+from subbyte.schemas import HEADER, Geometry, Op, PackedLayer, Padding
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated", "ignore:.*preserve_all_tensors")
 

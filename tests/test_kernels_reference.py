@@ -6,7 +6,7 @@ import tensorflow as tf
 from models import random_layer
 
 from subbyte.kernels import reference
-from subbyte.schemas.packed_layer import Geometry, Op, Padding
+from subbyte.schemas import Geometry, Op, Padding
 
 PADDINGS = {Padding.VALID: "VALID", Padding.SAME: "SAME"}
 

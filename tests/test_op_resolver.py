@@ -14,7 +14,7 @@ from compilers import INCLUDE, ROOT, ZIG, compile_c, core_sources
 from models import INT16, random_layer
 
 from subbyte.kernels import reference
-from subbyte.schemas.packed_layer import Geometry, Op, Padding
+from subbyte.schemas import Geometry, Op, Padding
 
 FLAGS = ["-std=c++17", "-Wall", "-Wextra", "-Wconversion", "-Wno-missing-field-initializers", "-Werror"]
 RUNTIMES = {"tflite": [], "micro": ["-DMICRO", "-fno-exceptions"]}

@@ -9,9 +9,19 @@ import pytest
 from compilers import INCLUDE, ROOT, STRICT, compile_c
 from models import INT16, random_layer
 
-from subbyte.schemas import ENUMS, HEADER, PackedLayer
+from subbyte.schemas import (
+    ENUMS,
+    HEADER,
+    MAGIC,
+    MAX_FEATURES,
+    PLANE_WIDTHS,
+    VERSION,
+    Grid,
+    PackedLayer,
+    pack_planes,
+    unpack_planes,
+)
 from subbyte.schemas.definition import parse
-from subbyte.schemas.packed_layer import MAGIC, MAX_FEATURES, PLANE_WIDTHS, VERSION, pack_planes, unpack_planes
 
 C_PREFIXES = {
     "Op": "SUBBYTE_",
@@ -145,8 +155,12 @@ def test_short_multipliers_and_biases_lose_nothing():
 
 def int16_layer(bias: list[int], **fields) -> PackedLayer:
     """Weights 1, 2 and 3, -4 and -8 and -7."""
-    values = {"codes": np.array([[9, 10, 11], [4, 0, 1]]), "multiplier": np.ones(2, np.float32), "code_offset": -8}
-    values |= {"bias": np.array(bias), "weight_bits": 4, "input_scale": 1.0, "output_scale": 1.0}
+    values = {
+        "codes": np.array([[9, 10, 11], [4, 0, 1]]),
+        "multiplier": np.ones(2, np.float32),
+        "grid": Grid.symmetric(4),
+    }
+    values |= {"bias": np.array(bias), "input_scale": 1.0, "output_scale": 1.0}
     return PackedLayer(**{**values, "clamp": (-32768, 32767), "activation_type": INT16, **fields})
 
 
@@ -191,14 +205,15 @@ def test_what_16_bit_activations_cannot_have_is_refused(fields, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"weight_bits": 0}, "weight_bits"),
-        ({"weight_bits": 3}, "not 3 bits"),
+        ({"grid": Grid(0)}, "1 to 8 bits"),
+        ({"grid": Grid(3)}, "not 3 bits"),
         ({"codes": np.zeros(3, int)}, "codes must be"),
         ({"multiplier": np.ones(2, np.float32)}, "multiplier must have"),
         ({"multiplier": np.full(3, np.nan, np.float32)}, "not finite"),
-        ({"code_offset": -129}, "not 8 bits"),
-        ({"code_step": 0}, "not 8 bits"),
-        ({"codebook": np.zeros(8, np.int8)}, "16 values"),
+        ({"grid": Grid(4, -129)}, "not 8 bits"),
+        ({"grid": Grid(4, 0, 0)}, "not 8 bits"),
+        ({"grid": Grid(4, codebook=(0,) * 8)}, "16 values"),
+        ({"grid": Grid(1, codebook=(0, 128))}, "not 8 bits"),
         ({"codes": np.zeros((3, MAX_FEATURES + 1), np.uint8)}, "32-bit sum"),
         ({"bias": np.array([0, 0, 2**31 - 4 * 15 * 128], np.int64)}, "leave 32 bits"),
         ({"bias": np.array([0, -(2**31), 0], np.int32)}, "leave 32 bits"),
@@ -212,7 +227,7 @@ def test_what_16_bit_activations_cannot_have_is_refused(fields, message):
     ],
 )
 def test_what_the_format_cannot_hold_is_refused(fields, message):
-    base = {"codes": np.full((3, 4), 15), "weight_bits": 4, "multiplier": np.ones(3, np.float32)}
+    base = {"codes": np.full((3, 4), 15), "grid": Grid(4), "multiplier": np.ones(3, np.float32)}
     base |= {"bias": np.zeros(3, np.int32), "input_scale": 1.0, "output_scale": 1.0}
     with pytest.raises(ValueError, match=message):
         PackedLayer(**{**base, **fields}).pack()

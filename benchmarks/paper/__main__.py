@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from subbyte.converter.measuring import machine
 from subbyte.keyword_spotting.data import Dataset
+from subbyte.reports import machine
 
 from ..tables import write_section
 from . import tables

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subbyte.converter.footprint import Footprint
-from subbyte.converter.image import image
-from subbyte.converter.measuring import arena_bytes, microseconds
+from subbyte.converter import image
+from subbyte.reports import Footprint, arena_bytes, microseconds
 
 from ..tables import figure, markdown_table
 from .evaluation import tflite_of

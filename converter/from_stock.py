@@ -10,28 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from subbyte.schemas.packed_layer import Geometry, Op, Padding
+from subbyte.schemas import STOCK_OPS, Geometry, Grid, Op, Padding
 
 from .errors import ConversionError
 from .flatbuffer import TensorType, schema
 from .graph import Graph
-from .linear import LinearOp, clamp_codes, smallest_grid
+from .integer_ops import BOUNDS, FUSED, LARGEST_MULTIPLIER, LinearOp, clamp_codes
+from .packed_target import packed_layer
 from .requantize import requantize
-from .targets import packed_layer
-
-_RELU_ENDS = {
-    schema.ActivationFunctionType.NONE: (-np.inf, np.inf),
-    schema.ActivationFunctionType.RELU: (0.0, np.inf),
-    schema.ActivationFunctionType.RELU_N1_TO_1: (-1.0, 1.0),
-    schema.ActivationFunctionType.RELU6: (0.0, 6.0),
-}
 
 #: Layers with weights that are not packed.
 _OTHER_WEIGHTED = ("TRANSPOSE_CONV", "CONV_3D", "BATCH_MATMUL", "SVDF", "LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM")
 _TYPE_NAMES = {value: name.lower() for name, value in vars(TensorType).items() if isinstance(value, int)}
-
-#: A larger product with one step of the sum runs through all codes; the stock interpreter's fast kernels refuse it.
-_LARGEST_MULTIPLIER = 256
 
 
 class _StaysStock(Exception):
@@ -51,7 +41,7 @@ def check_quantized(graph: Graph, name: str) -> None:
         )
 
 
-def raise_linear_ops(graph: Graph, bits: int | None = None, first_last_bits: int = 8) -> list[str]:
+def lift_stock(graph: Graph, bits: int | None = None, first_last_bits: int = 8) -> list[str]:
     """Replaces the stock layers of `graph` that pack. Returns a line for each reason to leave some.
 
     Args:
@@ -60,15 +50,15 @@ def raise_linear_ops(graph: Graph, bits: int | None = None, first_last_bits: int
         first_last_bits: that number for the first and the last layer that pack. In published models 8 bits there keep
             more answers and cost few bytes: `benchmarks/third_party.py` measures both.
     """
-    raised: list[tuple[Any, LinearOp]] = []
+    lifted: list[tuple[Any, LinearOp]] = []
     reasons: dict[str, list[Any]] = {}
     for op in [op for op in graph.operators if graph.kind(op) in (*_READERS, *_OTHER_WEIGHTED)]:
         try:
-            raised.append((op, _linear_op(graph, op)))
+            lifted.append((op, _linear_op(graph, op)))
         except _StaysStock as reason:
             reasons.setdefault(str(reason), []).append(op)
-    for place, (op, linear) in enumerate(raised):
-        width = first_last_bits if place in (0, len(raised) - 1) else bits
+    for place, (op, linear) in enumerate(lifted):
+        width = first_last_bits if place in (0, len(lifted) - 1) else bits
         try:
             graph.replace(op, [_narrow(graph, linear, None if bits is None else width)])
         except _StaysStock as reason:
@@ -97,7 +87,7 @@ def _narrow(graph: Graph, linear: LinearOp, bits: int | None) -> LinearOp:
         layer.pack()
     except ValueError as error:
         raise _StaysStock(str(error)) from error
-    if bits is not None and layer.multiplier.max() >= _LARGEST_MULTIPLIER:
+    if bits is not None and layer.multiplier.max() >= LARGEST_MULTIPLIER[linear.activation_type]:
         raise _StaysStock(f"one step of its weights in {bits} bits runs through all output codes; give it more bits")
     return linear
 
@@ -137,7 +127,8 @@ def _linear_op(graph: Graph, op: Any) -> LinearOp:
     if stored is None or not stored.size:
         raise _StaysStock(f"its weights are {_type_name(graph, kernel)}: constant int8 is wanted")
     window = _READERS[graph.kind(op)](graph, op, stored)
-    if window.activation not in _RELU_ENDS:
+    function = FUSED.get(window.activation)
+    if function not in BOUNDS:
         raise _StaysStock("its activation function is not known")
     channels = len(window.weights)
     scale = _channel_scales(graph.tensor(kernel).quantization, window, (x_parameters[0], y_parameters[0]))
@@ -152,10 +143,10 @@ def _linear_op(graph: Graph, op: Any) -> LinearOp:
         weights=window.weights.astype(np.int32),
         weight_scale=scale,
         bias=bias.reshape(-1),
-        grid=smallest_grid(window.weights),
+        grid=Grid.smallest(window.weights),
         op=window.op,
         geometry=window.geometry,
-        clamp=clamp_codes(*_RELU_ENDS[window.activation], y_parameters),
+        clamp=clamp_codes(*BOUNDS[function], y_parameters),
         keep_dims=window.keep_dims,
         stock=True,
     )
@@ -247,4 +238,4 @@ def _convolution(
     return _Window(weights, channel_dimension, kind, geometry, options.fusedActivationFunction)
 
 
-_READERS = {"FULLY_CONNECTED": _fully_connected, "CONV_2D": _conv_2d, "DEPTHWISE_CONV_2D": _depthwise_conv_2d}
+_READERS = dict(zip(STOCK_OPS.values(), (_fully_connected, _conv_2d, _depthwise_conv_2d), strict=True))

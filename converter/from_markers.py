@@ -18,28 +18,16 @@ from typing import Any
 import numpy as np
 from flatbuffers import flexbuffers
 
-from subbyte.schemas.packed_layer import Geometry, Op, Padding
+from subbyte.schemas import PACKED_OPS, Geometry, Grid, Op, Padding
 
+from .conv_1d import give_height, join_heights
 from .errors import ConversionError
-from .flatbuffer import TensorType, schema
+from .flatbuffer import TensorType
 from .graph import Graph
-from .linear import Grid, LinearOp, clamp_codes, smallest_grid
-from .targets import PACKED_OPS
+from .integer_ops import BOUNDS, FUSED, LARGEST_MULTIPLIER, LinearOp, clamp_codes
 
 #: Our layers, marked by Keras or packed already.
 _MARKERS = frozenset(PACKED_OPS.values())
-
-#: Ends of the ops that bound a value.
-_BOUNDS = {
-    "RELU": (0.0, np.inf),
-    "RELU6": (0.0, 6.0),
-    "RELU_N1_TO_1": (-1.0, 1.0),
-    "RELU_0_TO_1": (0.0, 1.0),
-}
-_FUSED = {value: name for name, value in vars(schema.ActivationFunctionType).items() if isinstance(value, int)}
-
-#: Ops that work on any shape, number by number.
-_ELEMENTWISE = {"ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM"}
 
 # A scale below this share of the offset would need a bias beyond float32's integers.
 _SMALLEST_SCALE = 2.0**-22
@@ -47,10 +35,6 @@ _SMALLEST_SCALE = 2.0**-22
 # Share of the bytes of 8-bit weights that a smaller grid, its codebook included, may take: more does not pay for the
 # time that 6 and 7 bits cost.
 _WORTHWHILE = 0.8
-
-# In int8 one step of the sum runs through all codes, and the stock interpreter's fast kernels refuse it; its 16x8
-# kernels shift to the left by 7 bits at the most.
-_LARGEST_MULTIPLIER = {TensorType.INT8: 256, TensorType.INT16: 128}
 
 # The sum has to stay within 32 bits, and within the 47 that the stock 16x8 kernels take.
 _LARGEST_BIAS = {TensorType.INT8: 2**31 - 2**24, TensorType.INT16: 2**46}
@@ -73,7 +57,7 @@ class _Affine:
         return replace(self, low=float(np.clip(self.low, low, high)), high=float(np.clip(self.high, low, high)))
 
 
-def lower(graph: Graph, taps: Mapping[str, str] | None = None) -> None:
+def lift_markers(graph: Graph, taps: Mapping[str, str] | None = None) -> None:
     """Replaces every marked layer of `graph` by one `LinearOp` for each quantized tensor that it leads to.
 
     The keys of `taps` name outputs of the graph that only tell where the output of an activation quantizer is, whose
@@ -83,12 +67,12 @@ def lower(graph: Graph, taps: Mapping[str, str] | None = None) -> None:
     quantizers = {tensor: (taps or {})[tap] for tensor, tap in tapped.items()}
     _check_loops(graph)
     for marker in [op for op in graph.operators if graph.kind(op) in _MARKERS]:
-        for op in _lower_marker(graph, marker, quantizers):
+        for op in _lift_marker(graph, marker, quantizers):
             _fold_quantized_bounds(graph, op)
             op.tap = tapped.get(op.outputs[0])
             if op.op != Op.FULLY_CONNECTED and len(graph.shape(op.inputs[0])) == 3:
-                _give_height(graph, op)
-    _join_heights(graph)
+                give_height(graph, op)
+    join_heights(graph)
     graph.prune()
 
 
@@ -117,7 +101,7 @@ def _options(marker: Any) -> dict[str, Any]:
     return flexbuffers.Loads(bytes(bytearray(marker.customOptions)))
 
 
-def _lower_marker(graph: Graph, marker: Any, quantizers: dict[int, str]) -> list[LinearOp]:
+def _lift_marker(graph: Graph, marker: Any, quantizers: dict[int, str]) -> list[LinearOp]:
     if graph.tensor(int(marker.inputs[1])).type == TensorType.UINT8:
         raise ConversionError("this model is packed already: convert the model that it was made from")
     options = _options(marker)
@@ -132,16 +116,16 @@ def _lower_marker(graph: Graph, marker: Any, quantizers: dict[int, str]) -> list
             )
     x = _quantized_input(graph, marker, layer)
     start = _Affine(scale.astype(np.float64), scale.astype(np.float64) * offset)
-    lowered: list[tuple[LinearOp, Any]] = []
+    lifted: list[tuple[LinearOp, Any]] = []
     for y, affine in _quantized_outputs(graph, int(marker.outputs[0]), start, layer):
         _check_widths(graph, options, (x, y), quantizers.get(y, "the activation quantizer behind it"))
         op = _linear_op(graph, layer, options, (x, y), (codes, offset, real_codes), affine)
-        graph.tensor(y).name = layer.encode() if not lowered else f"{layer}_{len(lowered)}".encode()
-        lowered.append((op, affine.tail[-1]))
-    graph.replace(marker, [op for op, _ in lowered])
-    for _, quantize in lowered:
+        graph.tensor(y).name = layer.encode() if not lifted else f"{layer}_{len(lifted)}".encode()
+        lifted.append((op, affine.tail[-1]))
+    graph.replace(marker, [op for op, _ in lifted])
+    for _, quantize in lifted:
         graph.replace(quantize, [])
-    return [op for op, _ in lowered]
+    return [op for op, _ in lifted]
 
 
 def _check_widths(graph: Graph, options: dict[str, Any], tensors: tuple[int, int], quantizer: str) -> None:
@@ -178,45 +162,6 @@ def _fold_quantized_bounds(graph: Graph, op: LinearOp) -> None:
         op.outputs = [after]
         graph.tensor(after).name = graph.tensor(y).name
         graph.replace(readers[0], [])
-
-
-def _give_height(graph: Graph, op: LinearOp) -> None:
-    """Makes a convolution along one dimension one along two, on a height of 1."""
-    x, y = op.inputs[0], op.outputs[0]
-    op.inputs, op.outputs = [_with_height(graph, x)], [_with_height(graph, y)]
-    graph.replace(op, [graph.reshape(x, op.inputs[0]), op, graph.reshape(op.outputs[0], y)])
-
-
-def _with_height(graph: Graph, tensor: int) -> int:
-    """A new tensor like a [batch, width, channels] one, with a height of 1."""
-    (batch, width, channels), info = graph.shape(tensor), graph.tensor(tensor)
-    return graph.add_tensor(f"{graph.name(tensor)}/2d", (batch, 1, width, channels), info.type, info.quantization)
-
-
-def _join_heights(graph: Graph) -> None:
-    """Takes out the reshapes between neighbours that have been given a height, and gives one to what adds them."""
-    for op in list(graph.operators):
-        if graph.kind(op) in _ELEMENTWISE:
-            sources = [_source_of_reshape(graph, int(tensor)) for tensor in op.inputs]
-            shapes = {graph.shape(source) for source in sources if source is not None}
-            if None not in sources and len(shapes) == 1 and len(graph.shape(int(op.outputs[0]))) == 3:
-                y = int(op.outputs[0])
-                op.inputs, op.outputs = sources, [_with_height(graph, y)]
-                graph.replace(op, [op, graph.reshape(op.outputs[0], y)])
-    for op in [op for op in graph.operators if graph.kind(op) == "RESHAPE"]:
-        source = _source_of_reshape(graph, int(op.inputs[0]))
-        if source is not None and graph.shape(source) == graph.shape(int(op.outputs[0])):
-            for reader in graph.consumers(int(op.outputs[0])):
-                reader.inputs = [source if tensor == op.outputs[0] else tensor for tensor in reader.inputs]
-
-
-def _source_of_reshape(graph: Graph, tensor: int) -> int | None:
-    """The four-dimensional tensor of which `tensor` is a reshaped one."""
-    producer = graph.producer(tensor)
-    if producer is None or graph.kind(producer) != "RESHAPE":
-        return None
-    source = int(producer.inputs[0])
-    return source if len(graph.shape(source)) == 4 else None
 
 
 def _quantized_input(graph: Graph, marker: Any, layer: str) -> int:
@@ -261,8 +206,8 @@ def _apply(graph: Graph, op: Any, tensor: int, affine: _Affine) -> _Affine:
     kind = graph.kind(op)
     if kind == "QUANTIZE":
         return replace(affine, tail=[*affine.tail, op])
-    if kind in _BOUNDS:
-        return replace(affine.bounded(*_BOUNDS[kind]), tail=[*affine.tail, op])
+    if kind in BOUNDS:
+        return replace(affine.bounded(*BOUNDS[kind]), tail=[*affine.tail, op])
     other = next((graph.constant(int(t)) for t in op.inputs if t != tensor), None)
     if kind not in ("MINIMUM", "MAXIMUM", "MUL", "ADD", "SUB") or other is None or len(op.inputs) != 2:
         return affine
@@ -282,7 +227,7 @@ def _apply(graph: Graph, op: Any, tensor: int, affine: _Affine) -> _Affine:
     scale = affine.scale * value if kind == "MUL" else affine.scale
     offset = {"MUL": affine.offset * value, "ADD": affine.offset + value, "SUB": affine.offset - value}[kind]
     moved = replace(affine, scale=scale, offset=offset, exact=False, tail=[*affine.tail, op])
-    return moved.bounded(*_BOUNDS.get(_FUSED[op.builtinOptions.fusedActivationFunction], (-np.inf, np.inf)))
+    return moved.bounded(*BOUNDS.get(FUSED[op.builtinOptions.fusedActivationFunction], BOUNDS["NONE"]))
 
 
 def _linear_op(
@@ -313,7 +258,7 @@ def _linear_op(
         raise ConversionError(
             f"layer {layer}: a bias does not fit its sum at input scale {x_scale:g}; give its input a larger max_value"
         )
-    if scale.max() * x_scale / y_parameters[0] >= _LARGEST_MULTIPLIER[activation_type]:
+    if scale.max() * x_scale / y_parameters[0] >= LARGEST_MULTIPLIER[activation_type]:
         raise ConversionError(
             f"layer {layer}: its output scale {y_parameters[0]:g} is so fine that one step of its sum leaves the range "
             "of codes; give the activation quantizer behind it a larger max_value"
@@ -354,7 +299,7 @@ def _grid(options: dict[str, Any], weights: np.ndarray) -> Grid:
     declared = Grid(options["bits"], options["code_offset"], options["code_step"])
     if declared.bits < 8:
         return declared
-    found = smallest_grid(weights)
+    found = Grid.smallest(weights)
     stored = weights.size * found.bits / 8 + len(found.codebook or ())
     return found if stored <= _WORTHWHILE * weights.size else declared
 

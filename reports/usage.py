@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .conversion import Conversion
-from .errors import ConversionError
-from .flatbuffer import CODE_RANGES
-from .graph import Graph
-from .linear import LinearOp
-from .verification import Exposed
+from subbyte.converter.conversion import Conversion
+from subbyte.converter.errors import ConversionError
+from subbyte.converter.flatbuffer import CODE_RANGES
+from subbyte.converter.graph import Graph
+from subbyte.converter.integer_ops import LinearOp
+from subbyte.converter.verification import Exposed
 
 #: Inputs that the activations are measured on; more change no figure that a page shows.
 SAMPLES = 1000

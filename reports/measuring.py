@@ -18,9 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from subbyte import kernels
-
-from .graph import Graph
-from .targets import PACKED_OPS
+from subbyte.converter.graph import Graph
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -94,12 +92,6 @@ def machine() -> str:
     return f"{processor_name()}, {isa}, ai-edge-litert {version('ai-edge-litert')}, Python {platform.python_version()}"
 
 
-def is_packed(tflite: bytes) -> bool:
-    """Whether the file has ops that need the plug-in."""
-    graph = Graph.read(tflite)
-    return any(graph.kind(op) in PACKED_OPS.values() for op in graph.operators)
-
-
 def microseconds(
     models: Mapping[str, bytes], stopwatch: Stopwatch | None = None
 ) -> tuple[dict[str, Timing], dict[str, str]]:
@@ -125,7 +117,7 @@ def _open(tflite: bytes, **arguments: Any) -> Any:
     """An interpreter that has its inputs and has run once."""
     from ai_edge_litert.interpreter import Interpreter
 
-    make = kernels.Interpreter if is_packed(tflite) else Interpreter
+    make = kernels.Interpreter if Graph.read(tflite).is_packed else Interpreter
     interpreter = make(model_content=tflite, num_threads=1, **arguments)
     interpreter.allocate_tensors()
     rng = np.random.default_rng(0)
@@ -145,7 +137,7 @@ def arena_bytes(tflite: bytes) -> int:
     from ai_edge_litert.interpreter import OpResolverType
 
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    arguments = {} if is_packed(tflite) else {"experimental_op_resolver_type": plain}
+    arguments = {} if Graph.read(tflite).is_packed else {"experimental_op_resolver_type": plain}
     return placed_bytes(_open(tflite, **arguments), tflite)
 
 
@@ -154,7 +146,7 @@ def placed_bytes(interpreter: Any, tflite: bytes) -> int:
 
     A packed model's scratch memory is in it; that of stock ops, which only they know, is not counted.
     """
-    graph, packed = Graph.read(tflite), is_packed(tflite)
+    graph = Graph.read(tflite)
     first, last = sys.maxsize, 0
     for details in interpreter.get_tensor_details():
         index = details["index"]
@@ -162,7 +154,7 @@ def placed_bytes(interpreter: Any, tflite: bytes) -> int:
             info = graph.tensor(index)
             if graph.model.buffers[info.buffer].data is not None or info.isVariable:
                 continue
-        elif not packed or details["dtype"] != np.uint8 or len(details["shape"]) != 1:
+        elif not graph.is_packed or details["dtype"] != np.uint8 or len(details["shape"]) != 1:
             continue  # not the plug-in's: reading what a stock op has not filled ends the process
         try:
             view = interpreter.tensor(index)()

@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 
+from subbyte.converter.conversion import Conversion, Result
+from subbyte.converter.from_stock import layer_name
+from subbyte.converter.integer_ops import LinearOp
+from subbyte.converter.report import allowed
+from subbyte.converter.verification import Comparison
+
 from . import figures, measuring
-from .conversion import Conversion, Result
 from .footprint import Footprint, layers_of
-from .linear import LinearOp
 from .measuring import Timing
 from .page import NOTHING, Page, Plot, Section, Table
-from .report import allowed
-from .tflite_source import layer_name
 from .usage import SAMPLES, Activation, WeightUsage, activations, weight_usage
-from .verification import Comparison
 
 TITLES = {"packed": "packed", "int4": "stock int4", "int8": "stock int8", "float32": "float32"}
 

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import ConversionError
+from subbyte.converter.errors import ConversionError
 
 if TYPE_CHECKING:
     from jinja2 import Environment

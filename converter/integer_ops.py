@@ -1,4 +1,6 @@
-"""One integer linear op: what every path of the converter meets in, and every target is written from.
+"""Ops in integers: what every way into the converter is lifted to, and every target is written from.
+
+An `IntegerOp` stands among a graph's operators until a target writes it. The first is `LinearOp`:
 
 y code = clamp(rint(float32(sum(weights * x codes) + bias) * multiplier) + y zero point)
 multiplier = x scale * weight scale / y scale
@@ -12,68 +14,61 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 
-from subbyte.schemas.packed_layer import Geometry, Op
+from subbyte.schemas import Geometry, Grid, Op
 
-from .flatbuffer import CODE_RANGES, TensorType
+from .flatbuffer import CODE_RANGES, TensorType, schema
 from .graph import Graph
 
 #: Real bounds beyond this many codes bound nothing.
 _FAR = 2.0**17
 
+#: Real bounds of the ops, and of the fused functions, that do nothing but bound a value.
+BOUNDS = {
+    "NONE": (-math.inf, math.inf),
+    "RELU": (0.0, math.inf),
+    "RELU6": (0.0, 6.0),
+    "RELU_N1_TO_1": (-1.0, 1.0),
+    "RELU_0_TO_1": (0.0, 1.0),
+}
+#: Names of the fused functions by their numbers in the schema.
+FUSED = {value: name for name, value in vars(schema.ActivationFunctionType).items() if isinstance(value, int)}
 
-@dataclass(frozen=True)
-class Grid:
-    """How a weight becomes a packed code of `bits` bits: weight = offset + step * code, or codebook[code]."""
-
-    bits: int
-    offset: int = 0
-    step: int = 1
-    codebook: tuple[int, ...] | None = None
-
-    def encode(self, weights: np.ndarray) -> np.ndarray:
-        """uint8 codes; the inverse of the decode. Raises ValueError for a weight off the grid."""
-        if self.codebook is not None:
-            values = np.asarray(self.codebook)
-            order = np.argsort(values, kind="stable")
-            codes = order[np.searchsorted(values[order], weights).clip(max=len(values) - 1)]
-            decoded = values[codes]
-        else:
-            codes = (weights - self.offset) // self.step
-            decoded = self.offset + self.step * codes
-        if not np.array_equal(decoded, weights) or codes.min() < 0 or codes.max() >= 1 << self.bits:
-            raise ValueError("a weight is off the grid")
-        return codes.astype(np.uint8)
+#: In int8 one step of the sum runs through all codes, and the stock interpreter's fast kernels refuse it; its 16x8
+#: kernels shift to the left by 7 bits at the most.
+LARGEST_MULTIPLIER = {TensorType.INT8: 256, TensorType.INT16: 128}
 
 
-def smallest_grid(weights: np.ndarray) -> Grid:
-    """The grid of fewest bits that holds int8 weights without loss; evenly spaced rather than a codebook."""
-    values = np.unique(weights).astype(int)
-    codebook_bits = _bits_for(len(values))
-    linear = _even_grid(values)
-    if linear is not None and linear.bits <= codebook_bits:
-        return linear
-    if codebook_bits == 8:
-        return Grid(8, offset=-128)
-    padding = [int(values[-1])] * ((1 << codebook_bits) - len(values))
-    return Grid(codebook_bits, codebook=(*values.tolist(), *padding))
+class IntegerOp(Protocol):
+    """What the graph, the targets and the verifier ask of an op in integers.
 
+    Attributes:
+        kind: what `Graph.kind` calls it before a target has written it.
+        layer: name for people.
+        inputs, outputs: tensors by index in the graph; they carry the quantization.
+        intermediates: tensors between them, by index; only stock ops have some.
+        exact: a model in Keras gives the same numbers, but for what `rounding` says.
+        stock: made from a stock op: the model in Keras, if there is one, does not round as it does.
+        tap: name under which the model in Keras gives the output, or None.
+    """
 
-def _even_grid(values: np.ndarray) -> Grid | None:
-    """The evenly spaced grid of fewest bits; None where it would leave int8, which the format wants of every code."""
-    step = int(np.gcd.reduce(np.diff(values))) if len(values) > 1 else 1
-    bits = _bits_for(int(values[-1] - values[0]) // step + 1)
-    # Near the upper end of int8 it starts lower, so that unused codes are below.
-    beyond = int(values[0]) + step * ((1 << bits) - 1) - 127
-    offset = int(values[0]) - step * max(0, -(-beyond // step))
-    return Grid(bits, offset=offset, step=step) if offset >= -128 else None
+    kind: ClassVar[str]
+    layer: str
+    inputs: list[int]
+    outputs: list[int]
+    intermediates: list[int]
+    exact: bool
+    stock: bool
+    tap: str | None
 
+    def rounding(self, graph: Graph) -> float:
+        """How far, in codes of the output, the op may stand from the model in Keras for equal inputs."""
 
-def _bits_for(count: int) -> int:
-    return max(1, (count - 1).bit_length())
+    def gain(self, graph: Graph) -> float:
+        """How many codes of the output one code of the input moves at most."""
 
 
 @dataclass
@@ -137,6 +132,21 @@ class LinearOp:
         if self.op == Op.DEPTHWISE_CONV_2D:
             return *self.geometry.kernel, groups, channels // groups
         return *self.geometry.kernel, features // math.prod(self.geometry.kernel), channels
+
+    def rounding(self, graph: Graph) -> float:
+        """Half a unit of the bias where it had to be rounded to the kernel's integers, else nothing."""
+        x_scale, _, y_scale, _ = activation_parameters(graph, self)
+        if self.exact and all(math.frexp(scale)[0] == 0.5 for scale in (x_scale, y_scale)):
+            return 0.0
+        return float(self._multiplier(graph).max()) * self.bias_unit / 2
+
+    def gain(self, graph: Graph) -> float:
+        """The largest sum of |weights| * multiplier of a channel."""
+        return float((np.abs(self.weights).sum(axis=1) * self._multiplier(graph)).max())
+
+    def _multiplier(self, graph: Graph) -> np.ndarray:
+        x_scale, _, y_scale, _ = activation_parameters(graph, self)
+        return x_scale * self.weight_scale.astype(np.float64) / y_scale
 
     def sqnr_db(self) -> float | None:
         """Signal to quantization noise of the weights in dB, None where the float weights are not known."""

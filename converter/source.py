@@ -1,0 +1,30 @@
+"""A model on its way: what every way into the converter reads it into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Source:
+    """A TFLite graph in which our layers are whole, and what else is known of the model.
+
+    Attributes:
+        tflite: TensorFlow's conversion, our layers whole; its outputs are the model's, then those of the taps.
+        name: for messages.
+        taps: (signature output, layer) of each activation quantizer.
+        post_training: what quantization without training did, a `subbyte.keras_layers.PostTraining`; or None.
+        reference: the model in TensorFlow: inputs by name, [samples, ...] each, to outputs and taps by name; or None.
+        floating: makes the stock float .tflite of what was quantized without training; None where nothing was.
+    """
+
+    tflite: bytes
+    name: str
+    taps: tuple[tuple[str, str], ...] = ()
+    reference: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
+    post_training: Any = None
+    floating: Callable[[], bytes] | None = None
