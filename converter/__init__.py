@@ -5,7 +5,8 @@
 The command `convert-to-tflite` does the same on files. TensorFlow is imported only to convert Keras models.
 
 For tools that look into models or make their own: `Graph` reads and writes a `.tflite`, `LinearOp` is a layer in
-integers, `TARGETS` writes it, `read_chain`, `image` and `c_source` are for firmware.
+integers, `TARGETS` writes it, `Footprint` says where the bytes of a file are; `read_chain`, `image` and `c_source` are
+for firmware.
 """
 
 from .c_source import c_source
@@ -19,13 +20,16 @@ from .image import image
 from .integer_ops import LinearOp
 from .keras_source import float_tflite, load_keras
 from .logs import silence_native_logs
+from .sizes import Footprint, LayerBytes
 from .targets import TARGETS
 
 __all__ = [
     "TARGETS",
     "Conversion",
     "ConversionError",
+    "Footprint",
     "Graph",
+    "LayerBytes",
     "LayerReport",
     "LinearOp",
     "Result",

@@ -122,7 +122,6 @@ def _run(arguments: list[str]) -> int:
         inputs = load_inputs(Path(FLAGS.calibration), list(conversion.graph.named("inputs")))
     if report is not None:
         with errors.status("measuring for the report") if errors.is_terminal else nullcontext():
-            # Only now, since whoever writes no page needs none of it.
             from subbyte.reports import conversion_page
 
             html = conversion_page(conversion, result, Path(FLAGS.model).name, comparisons, inputs)
@@ -171,10 +170,11 @@ def _outputs() -> list[Path]:
 
 def _report_path() -> Path | None:
     """The page to write, if any. Raises ConversionError where that cannot be done."""
-    from subbyte.reports.page import require as require_page
-
     if FLAGS.report is None:
         return None
+    # Only now, since whoever writes no page needs none of it.
+    from subbyte.reports.page import require as require_page
+
     report = Path(FLAGS.report)
     if report.suffix not in (".html", ".htm"):
         raise ConversionError(f"--report writes a page: --report={report} must end in .html")

@@ -17,7 +17,7 @@ from .graph import Graph
 from .integer_ops import LinearOp
 from .io_types import check_io, set_io
 from .read_model import quantized_source, read_source
-from .sizes import ByteCounter
+from .sizes import Footprint, LayerBytes, float_bytes, layers_of
 from .source import Source
 from .targets import TARGETS, find_target
 
@@ -154,17 +154,22 @@ class Conversion:
             reasons = "; ".join(self.notes) or "it has no layer with weights"
             raise ConversionError(f"nothing to pack in this model: {reasons}{self._mend()}")
         files = {name: self.tflite(name) for name in TARGETS}
-        totals = {name: len(data) for name, data in files.items()}
-        packed = sum(row.stored_bytes for row in self._rows("packed"))
-        once = {(op.layer, op.weights.tobytes()): op for op in self.linear_ops}.values()
-        float32 = sum(4 * (op.weights.size + op.bias.size) for op in once)
+        packed = self.sizes(files["packed"])
+        unpacked = len(files["packed"]) - sum(size.total for _, size in packed)
         return Result(
             tflite=files[target],
-            layers=self._rows(target),
+            layers=[
+                _row(op, size, TARGETS[target].weight_bits(op))
+                for op, size in self.sizes(files[target])
+                if isinstance(op, LinearOp)
+            ],
             notes=[*self.notes, *self._float_notes()],
             target=target,
             io=self.io,
-            totals={"float32": totals["packed"] - packed + float32, **totals},
+            totals={
+                "float32": unpacked + sum(float_bytes(packed)),
+                **{name: len(file) for name, file in files.items()},
+            },
             post_training=self.source.post_training,
         )
 
@@ -187,27 +192,12 @@ class Conversion:
         graph.prune()
         return graph.write()
 
-    def _rows(self, target: str) -> list[LayerReport]:
-        graph = copy.deepcopy(self.graph)
-        counter = ByteCounter(graph)
-        rows = []
-        for op in self.linear_ops:
-            written = TARGETS[target].write_layer(graph, op)
-            stored = counter.count(written)
-            rows.append(
-                LayerReport(
-                    layer=op.layer,
-                    op=stored.op,
-                    shape=op.kernel_shape,
-                    weight_bits=TARGETS[target].weight_bits(op),
-                    distinct_values=len(np.unique(op.weights)),
-                    weights=op.weights.size,
-                    stored_bytes=stored.total,
-                    sqnr_db=op.sqnr_db(),
-                    zeros=_zeros(op),
-                )
-            )
-        return rows
+    def sizes(self, tflite: bytes) -> list[tuple[Any, LayerBytes]]:
+        """The ops with weights, `LinearOp` and stock ones, and what each takes in a file written from this model."""
+        graph = Graph(copy.copy(self.graph.model))
+        graph.main = copy.copy(graph.main)
+        graph.prune_operators()
+        return list(zip(layers_of(graph), Footprint.of(tflite).layers, strict=True))
 
     def _float_notes(self) -> list[str]:
         """Stock ops that run in float between quantized ones: slow on a device, and off the numbers' promise."""
@@ -221,6 +211,20 @@ class Conversion:
                     "put QuantActivation behind it to make it int8"
                 )
         return notes
+
+
+def _row(op: LinearOp, size: LayerBytes, weight_bits: int) -> LayerReport:
+    return LayerReport(
+        layer=op.layer,
+        op=size.op,
+        shape=op.kernel_shape,
+        weight_bits=weight_bits,
+        distinct_values=len(np.unique(op.weights)),
+        weights=op.weights.size,
+        stored_bytes=size.total,
+        sqnr_db=op.sqnr_db(),
+        zeros=_zeros(op),
+    )
 
 
 def _zeros(op: LinearOp) -> float:

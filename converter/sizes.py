@@ -1,16 +1,22 @@
-"""How many bytes of a .tflite file a layer takes: its weights, the records of its channels, headers and padding."""
+"""Where the bytes of a .tflite file are: weights, records of the channels, headers and padding, everything else.
+
+Read from the file alone, whatever wrote it. Each byte belongs to the first layer that has it, so that the parts of a
+file add up to the file, and none is negative.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from subbyte.schemas import PACKED_OPS, PLANE_WIDTHS, Decode, plane_bytes, read_header, record_bytes
+from subbyte.schemas import PACKED_OPS, PLANE_WIDTHS, STOCK_OPS, Decode, plane_bytes, read_header, record_bytes
 
 from .flatbuffer import TensorType
 from .graph import Graph
+from .integer_ops import LinearOp
 
 _WEIGHT_BITS = {TensorType.INT4: 4, TensorType.INT8: 8, TensorType.UINT8: 8, TensorType.FLOAT16: 16}
 
@@ -41,12 +47,57 @@ class LayerBytes:
         return self.weights + self.records + self.rest
 
 
-class ByteCounter:
-    """Counts the bytes of a graph's layers one after the other; what two of them share, once."""
+@dataclass(frozen=True)
+class Footprint:
+    """A file: its size and its layers. `everything_else` is the graph, descriptions of tensors, other constants."""
 
-    def __init__(self, graph: Graph) -> None:
+    file: int
+    layers: tuple[LayerBytes, ...]
+
+    @property
+    def weights(self) -> int:
+        return sum(layer.weights for layer in self.layers)
+
+    @property
+    def records(self) -> int:
+        return sum(layer.records for layer in self.layers)
+
+    @property
+    def rest(self) -> int:
+        return sum(layer.rest for layer in self.layers)
+
+    @property
+    def everything_else(self) -> int:
+        return self.file - self.weights - self.records - self.rest
+
+    @classmethod
+    def of(cls, tflite: bytes) -> Footprint:
+        """Raises ConversionError for what is not a TFLite model."""
+        graph = Graph.read(tflite)
+        counter = _ByteCounter(tflite, graph)
+        return cls(len(tflite), tuple(map(counter.count, layers_of(graph))))
+
+
+def layers_of(graph: Graph) -> list[Any]:
+    """The ops with weights, in the order in which they are in the graph, and so in every target written from it."""
+    return [op for op in graph.operators if isinstance(op, LinearOp) or _has_weights(graph, op)]
+
+
+def _has_weights(graph: Graph, op: Any) -> bool:
+    kind = graph.kind(op)
+    if kind in PACKED_OPS.values():
+        return True
+    weights = int(op.inputs[1]) if kind in STOCK_OPS.values() and len(op.inputs) > 1 else -1
+    return weights >= 0 and _stored(graph, weights) is not None
+
+
+class _ByteCounter:
+    """Counts the bytes of a file's layers one after the other; what two of them share, once."""
+
+    def __init__(self, tflite: bytes, graph: Graph) -> None:
         self._graph = graph
-        self._counted: set[object] = set()
+        self._start = _address(np.frombuffer(tflite, np.uint8))
+        self._is_counted = np.zeros(len(tflite), bool)
 
     def count(self, op: Any) -> LayerBytes:
         """What an operator with constant weights, stock or packed, adds to the file."""
@@ -61,44 +112,63 @@ class ByteCounter:
             kind,
             parameters=sum(int(np.prod(graph.shape(tensor))) for tensor in tensors),
             bits=_WEIGHT_BITS.get(graph.tensor(weights).type, 32),
-            weights=self._constant(weights),
-            records=sum(map(self._constant, others)) + sum(map(self._scales, tensors)),
+            weights=self._new(_stored(graph, weights)),
+            records=sum(self._new(_stored(graph, other)) for other in others) + sum(map(self._scales, tensors)),
         )
 
     def _packed(self, name: str, kind: str, tensor: int) -> LayerBytes:
-        data = np.asarray(stored(self._graph, tensor), np.uint8).tobytes()
-        header = read_header(data)
+        data = _stored(self._graph, tensor)
+        header = read_header(np.asarray(data, np.uint8).tobytes())
         channels, features, bits = (int(header[f]) for f in ("output_channels", "input_features", "weight_bits"))
-        parameters = channels * (features + 1)
-        if not self._constant(tensor):
+        parameters, total = channels * (features + 1), self._new(data)
+        if not total:
             return LayerBytes(name, kind, parameters, bits, 0, 0)
         weights = sum(plane_bytes(width, channels, features) for width in PLANE_WIDTHS if bits & width)
         records = sum(record_bytes(header).values())
         if header["decode"] == Decode.CODEBOOK:
             records += 1 << bits
-        return LayerBytes(name, kind, parameters, bits, weights, records, len(data) - weights - records)
-
-    def _constant(self, tensor: int) -> int:
-        """Bytes of a constant that was not counted yet."""
-        buffer, data = self._graph.tensor(tensor).buffer, stored(self._graph, tensor)
-        return 0 if data is None or self._seen(("buffer", buffer)) else len(data)
+        return LayerBytes(name, kind, parameters, bits, weights, records, total - weights - records)
 
     def _scales(self, tensor: int) -> int:
-        """Bytes of a float scale and a 64-bit zero point for each channel; equal vectors are written once."""
+        """Bytes of a float scale and a 64-bit zero point for each channel."""
         quantization = self._graph.tensor(tensor).quantization
-        if quantization is None or quantization.scale is None:
+        return 0 if quantization is None else sum(map(self._new, (quantization.scale, quantization.zeroPoint)))
+
+    def _new(self, vector: np.ndarray | None) -> int:
+        """Bytes of a vector, which is a view of the file, that were not counted yet."""
+        if vector is None or not len(vector):
             return 0
-        vectors = (quantization.scale, np.float32), (quantization.zeroPoint, np.int64)
-        arrays = [np.asarray(vector, dtype) for vector, dtype in vectors if vector is not None]
-        return sum(array.nbytes for array in arrays if not self._seen((str(array.dtype), array.tobytes())))
-
-    def _seen(self, key: object) -> bool:
-        """Whether it was asked for that before."""
-        seen = key in self._counted
-        self._counted.add(key)
-        return seen
+        first = _address(vector) - self._start
+        counted = self._is_counted[first : first + vector.nbytes]
+        new = int(np.count_nonzero(~counted))
+        counted[:] = True
+        return new
 
 
-def stored(graph: Graph, tensor: int) -> Any | None:
+def _address(vector: np.ndarray) -> int:
+    address: int = vector.__array_interface__["data"][0]
+    return address
+
+
+def _stored(graph: Graph, tensor: int) -> np.ndarray | None:
     """A constant's bytes as they are stored; None for what is computed."""
-    return graph.model.buffers[graph.tensor(tensor).buffer].data
+    data: np.ndarray | None = graph.model.buffers[graph.tensor(tensor).buffer].data
+    return data
+
+
+def float_bytes(layers: Sequence[tuple[Any, LayerBytes]]) -> list[int]:
+    """Bytes that each layer would take in float32, 4 a weight and bias; 0 where one before it is the same layer.
+
+    Args:
+        layers: ops of a lifted graph with their bytes in a file; what stayed a stock op stays as it is.
+    """
+    seen: set[tuple[str, bytes]] = set()
+    found = []
+    for op, layer in layers:
+        if not isinstance(op, LinearOp):
+            found.append(layer.total)
+            continue
+        key = (op.layer, op.weights.tobytes())
+        found.append(0 if key in seen else 4 * (op.weights.size + op.bias.size))
+        seen.add(key)
+    return found

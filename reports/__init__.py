@@ -9,8 +9,9 @@
 Pages need the extra "report"; bytes and times do not.
 """
 
-from .conversion_page import conversion_page, footprint_parts, speed_rows
-from .footprint import Footprint
+from subbyte.converter import Footprint
+
+from .conversion_page import conversion_page
 from .measuring import (
     Stopwatch,
     Timing,
@@ -21,6 +22,8 @@ from .measuring import (
     processor_name,
 )
 from .page import NOTHING, Page, Plot, Section, Table
+from .size_section import footprint_parts
+from .speed_section import speed_rows
 
 __all__ = [
     "NOTHING",

@@ -9,6 +9,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from subbyte.converter.flatbuffer import per_channel
 from subbyte.schemas import ENUMS, HEADER, Grid, PackedLayer, split_bias
 
 INT16 = ENUMS["ActivationType"].INT16
@@ -67,6 +68,20 @@ class Model:
             schema.BuiltinOperator.ADD, [left, right], [output], schema.AddOptionsT(), schema.BuiltinOptions.AddOptions
         )
         return output
+
+    def fully_connected(self, x: int, weights: np.ndarray, bias: np.ndarray, scales: np.ndarray) -> int:
+        """A stock layer of int8 weights [outputs, inputs] behind tensor `x`; one scale, or one for each output."""
+        kernel = self.tensor(weights.shape, data=weights.astype(np.int8).tobytes())
+        self.tensors[kernel].quantization = per_channel(scales)
+        offsets = self.tensor(bias.shape, data=bias.astype("<i4").tobytes())
+        self.tensors[offsets].type = schema.TensorType.INT32
+        self.tensors[offsets].quantization = per_channel(np.float32(self.tensors[x].quantization.scale[0]) * scales)
+        y = self.tensor([*self.tensors[x].shape[:-1], len(weights)], scale=0.5)
+        options = schema.FullyConnectedOptionsT()
+        kind = schema.BuiltinOptions.FullyConnectedOptions
+        self.op(schema.BuiltinOperator.FULLY_CONNECTED, [x, kernel, offsets], [y], options, kind)
+        self.codes[-1].version = 12 if len(scales) > 1 else 4
+        return y
 
     def layer(self, x: int, layer: PackedLayer, packed: bytes | None = None, name: str | None = None) -> int:
         """One packed layer behind tensor `x`; `packed` takes the place of its bytes."""

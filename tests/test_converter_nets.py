@@ -13,8 +13,8 @@ from subbyte import converter, kernels
 from subbyte.converter import targets
 from subbyte.converter.bounds import keras_bounds
 from subbyte.converter.conversion import Conversion
+from subbyte.converter.sizes import Footprint
 from subbyte.converter.verification import verify
-from subbyte.reports.footprint import Footprint
 
 #: Spreads of the inputs: hardly anything, what the nets expect, far beyond every bound.
 SPREADS = (0.1, 2.0, 40.0)

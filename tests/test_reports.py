@@ -6,19 +6,25 @@ import html.parser
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import browser as chromium
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from models import Model, chain, random_layer
 from nets import Tanh, dense, keras, ql, ready, small_net
 
-from subbyte.converter import Conversion, ConversionError, conversion_page, figures, measuring, page, usage
+from subbyte.converter import Conversion, ConversionError
 from subbyte.converter.graph import Graph
 from subbyte.converter.integer_ops import LinearOp
+from subbyte.converter.sizes import Footprint
 from subbyte.converter.verification import verify
-from subbyte.reports.footprint import Footprint
+from subbyte.reports import conversion_page, figures, measuring, page, speed_rows, usage
+from subbyte.reports.size_section import size_section
 from subbyte.schemas import Grid
 
 RNG = np.random.default_rng(0)
@@ -60,10 +66,9 @@ def test_bytes_by_hand(conversion: Conversion) -> None:
     ]
     int8 = Footprint.of(conversion.tflite("int8"))
     assert [layer.weights for layer in int8.layers] == [80, 24]
-    # A bias of 32 bits, and for each of kernel and bias a float scale and a 64-bit zero point; one where all are equal.
-    assert [layer.records for layer in int8.layers] == [
-        4 * len(op.bias) + 2 * 12 * (len(op.bias) if np.ptp(op.weight_scale) else 1) for op in conversion.linear_ops
-    ]
+    # A bias of 32 bits a channel, and a float scale for each of kernel and bias, since all channels have the same. The
+    # four zero points of 64 bits are 0: the file has one, which is counted with the first layer.
+    assert [layer.records for layer in int8.layers] == [4 * 8 + 2 * 4 + 8, 4 * 3 + 2 * 4]
     int4 = Footprint.of(conversion.tflite("int4"))
     assert [(layer.weights, layer.bits) for layer in int4.layers] == [(40, 4), (12, 4)]
 
@@ -86,6 +91,43 @@ def test_parts_add_up_to_the_file_and_shared_weights_count_once() -> None:
     # 3 bits are planes of 2 and 1: 24 inputs in 2 blocks and in 1; float multipliers, and 8 bytes of codebook.
     assert codebook.weights == (2 + 1) * 4 * 20
     assert codebook.records in (20 * (4 + 2) + 8, 20 * (4 + 4) + 8)
+
+
+def stock_model(draw: Callable[[st.SearchStrategy], Any]) -> bytes:
+    """A stock file of fully connected layers, some with the same weights, scales for each channel or for all."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    width, depth = draw(st.integers(1, 40)), draw(st.integers(1, 4))
+    per_channel, is_repeated = draw(st.booleans()), draw(st.booleans())
+    model = Model()
+    first = x = model.tensor([1, width], scale=0.5)
+    for place in range(depth):
+        if not place or not is_repeated:
+            weights = rng.integers(-7, 8, (width, width)).astype(np.int8)
+            bias = rng.integers(-99, 100, width).astype(np.int32)
+            scales = (0.01 * np.exp2(rng.integers(0, 3, width if per_channel else 1))).astype(np.float32)
+        x = model.fully_connected(x, weights, bias, scales)
+    return model.finish([first], [x])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_parts_of_any_file_are_none_negative_and_add_up(data: st.DataObject) -> None:
+    conversion = Conversion.start(stock_model(data.draw))
+    result = conversion.write(data.draw(st.sampled_from(("packed", "int8", "int4"))))
+    for tflite in (conversion.source.tflite, *map(conversion.tflite, ("packed", "int8", "int4"))):
+        found = Footprint.of(tflite)
+        parts = (found.weights, found.records, found.rest, found.everything_else)
+        assert sum(parts) == found.file == len(tflite)
+        assert min(parts) >= 0
+        assert min(min(layer.weights, layer.records, layer.rest) for layer in found.layers) >= 0
+        # What is no vector of a layer: at least the tables of the graph, a tensor's at 24 bytes.
+        assert found.everything_else > 24 * len(found.layers)
+    assert sum(layer.stored_bytes for layer in result.layers) < len(result.tflite)
+    section = size_section(conversion, result, {name: conversion.tflite(name) for name in ("packed", "int4", "int8")})
+    (table,) = [
+        part for part in section.parts if isinstance(part, page.Table) and part.caption.startswith("Bytes of each")
+    ]
+    assert not any(cell.startswith("-") for row in (*table.rows, *table.sums) for cell in row)
 
 
 # Codes
@@ -174,7 +216,7 @@ def test_every_model_is_timed_or_refused() -> None:
     assert list(timings) == ["good"]
     assert 0 < timings["good"].minimum <= timings["good"].median < 1e-2
     assert "NobodyKnows" in refused["bad"]
-    rows = conversion_page.speed_rows(timings, refused, "good")
+    rows = speed_rows(timings, refused, "good")
     assert rows[0][-1] == "1.00"
     assert rows[1][0] == "bad"
     assert "NobodyKnows" in rows[1][-1]
@@ -230,7 +272,7 @@ def number(cell: str) -> int:
 
 
 def made(conversion: Conversion, inputs: dict[str, np.ndarray] | None = None, **arguments) -> str:
-    return conversion_page.conversion_page(conversion, conversion.write(), "net.keras", inputs=inputs, **arguments)
+    return conversion_page(conversion, conversion.write(), "net.keras", inputs=inputs, **arguments)
 
 
 @pytest.mark.parametrize("name", ["small", "used_twice", "convolution_last"])
@@ -271,7 +313,8 @@ def test_a_layer_of_a_stock_file_that_stays_is_told(quick: None) -> None:
     tables = Tables(text)
     heading, first, second, *sums = tables["Bytes of each layer"]
     assert (first[1], second[1]) == ("2", "8")
-    assert second[heading.index("packed")] == second[heading.index("int8")]
+    # Its zero point of 8 bytes is counted with the first layer where that is a stock one, too.
+    assert number(second[heading.index("packed")]) == number(second[heading.index("int8")]) + 8
     assert number(sums[-1][heading.index("float32")]) == conversion.write().totals["float32"]
     assert "stays a stock FULLY_CONNECTED" in text
     assert "nobody knows the weights before" in text
@@ -291,7 +334,7 @@ def test_nothing_is_left_out_in_silence(conversion: Conversion, inputs: dict[str
 
 
 def test_names_are_escaped(conversion: Conversion, quick: None) -> None:
-    text = conversion_page.conversion_page(conversion, conversion.write(), '<img src="x" onerror="alert(1)">')
+    text = conversion_page(conversion, conversion.write(), '<img src="x" onerror="alert(1)">')
     assert "<img" not in text
     plot = figures.codes_and_values("p", [0, 1], [0.5, 0.5], 'a "<b>" & c')
     assert 'aria-label="a &quot;&lt;b&gt;&quot; &amp; c"' in plot
