@@ -9,19 +9,23 @@ integers, `TARGETS` writes it, `Footprint` says where the bytes of a file are; `
 for firmware.
 """
 
-from .c_source import c_source
-from .chain import read_chain
-from .conversion import Conversion, LayerReport, Result, convert
-from .errors import ConversionError
-from .files import check_writable, write_atomically
-from .flatbuffer import TensorType, one_scale, schema
-from .graph import Graph
-from .image import image
-from .integer_ops import LinearOp
-from .keras_source import float_tflite, load_keras
-from .logs import silence_native_logs
-from .sizes import Footprint, LayerBytes
-from .targets import TARGETS
+from subbyte.extras import needed_by
+
+with needed_by("subbyte.converter"):
+    from .c_source import c_source
+    from .chain import read_chain
+    from .conversion import Conversion, LayerReport, Result, convert
+    from .errors import ConversionError
+    from .files import check_writable, write_atomically
+    from .flatbuffer import TensorType, one_scale, schema
+    from .graph import Graph
+    from .image import image
+    from .integer_ops import LinearOp
+    from .keras_source import float_tflite, load_keras
+    from .logs import silence_native_logs
+    from .outputs import check_outputs
+    from .sizes import Footprint, LayerBytes
+    from .targets import TARGETS
 
 __all__ = [
     "TARGETS",
@@ -35,6 +39,7 @@ __all__ = [
     "Result",
     "TensorType",
     "c_source",
+    "check_outputs",
     "check_writable",
     "convert",
     "float_tflite",

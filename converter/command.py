@@ -7,33 +7,38 @@
     convert-to-tflite --model=int8.tflite --output=four.tflite --bits=4
     convert-to-tflite --model=kws.keras --verify=dev.npz --report=kws.html
 
-Exit status: 0; 1 where --verify finds a difference beyond what is promised; 2 where the input is at fault.
+Exit status: 0; 1 where --verify finds a difference beyond what is promised; 2 where the input is at fault; 70 where
+subbyte is; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NoReturn
 
 # TensorFlow reads it when it is imported; what it has to say is not about the user's model.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from absl import app, flags, logging
+from absl import flags, logging
 from rich.console import Console
 from rich.progress import Progress
+
+from subbyte import __version__
+from subbyte.command_line import DIFFERS, guard
 
 from .c_source import c_source
 from .conversion import Conversion
 from .errors import ConversionError
-from .files import check_writable, write_atomically
+from .files import write_atomically
 from .flatbuffer import IDENTIFIER
 from .graph import Graph
 from .image import image
 from .io_types import IO_TYPES
 from .logs import silence_native_logs
+from .outputs import check_outputs
 from .report import print_comparisons, print_layers, print_post_training, to_json
 from .targets import TARGETS
 from .verification import load_inputs, read_arrays, verify
@@ -48,52 +53,56 @@ flags.DEFINE_enum("target", "packed", list(TARGETS), "How to store the weights."
 flags.DEFINE_enum("io", None, list(IO_TYPES), "Type of inputs and outputs: float32; for firmware int8.")
 flags.DEFINE_integer("bits", None, "Weights of an int8 .tflite, or of a float .keras with --calibration.", 1, 8)
 flags.DEFINE_string("calibration", None, "An .npz of real inputs: quantize a float .keras without training, to --bits.")
-flags.DEFINE_integer("first_last_bits", 8, "With --bits: those of the first and the last layer.", 1, 8)
+flags.DEFINE_integer("first_last_bits", None, "With --bits: those of the first and the last layer; 8.", 1, 8)
 flags.DEFINE_string("verify", None, "An .npz of real inputs, [samples, ...] by input name, to compare the models on.")
 flags.DEFINE_bool("json", False, "Report in JSON on standard output.")
 flags.DEFINE_string("report", None, "An .html file to write: sizes, codes, ranges, times on this machine, in one page.")
 
-#: Exit status: the models differ beyond the bound; the user's input is at fault.
-DIFFERS, BAD_INPUT = 1, 2
+#: Flags that name a file or a folder: what is read, and what is written.
+_INPUTS, _OUTPUTS = ("model", "calibration", "verify"), ("output", "report")
 
 
-def main() -> None:
-    """Entry point of the console script."""
+def main() -> int:
+    """Entry point of the console script. Returns the exit status."""
     silence_native_logs()
-    app.run(_guarded, flags_parser=_parse)
-
-
-def _parse(arguments: list[str]) -> list[str]:
-    if {"--help", "-help", "-h"}.intersection(arguments):
-        # absl knows the flags of the script that was started alone.
-        print(f"{__doc__}\n{FLAGS.module_help(sys.modules[__name__])}")
-        sys.exit(0)
-    try:
-        return FLAGS(arguments)
-    except flags.Error as error:
-        _fail(f"{error}; convert-to-tflite --help lists the flags")
-
-
-def _guarded(arguments: list[str]) -> int:
-    try:
-        return _run(arguments)
-    except (ConversionError, ImportError) as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"convert-to-tflite: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(BAD_INPUT)
+    return guard("convert-to-tflite", lambda: _run(sys.argv), ConversionError)
 
 
 def _run(arguments: list[str]) -> int:
-    logging.set_verbosity(logging.ERROR)
-    if len(arguments) > 1:
-        raise ConversionError(f"unexpected argument {arguments[1]!r}: the model goes into --model")
+    if {"--help", "-help", "-h"}.intersection(arguments):
+        # absl knows the flags of the script that was started alone.
+        print(f"{__doc__}\n{FLAGS.module_help(sys.modules[__name__])}")
+        return 0
+    if {"--version", "-version"}.intersection(arguments):
+        print(f"subbyte {__version__}")
+        return 0
+    try:
+        stray = FLAGS(arguments)[1:]
+    except flags.Error as error:
+        # absl prints the two arguments of an error as a tuple.
+        message = re.sub(r"\('([^']*)', '[^']*'\)$", r"\1: give --flag or --noflag", str(error))
+        raise ConversionError(f"{message}; convert-to-tflite --help lists the flags") from error
+    _check_flags(stray)
+    return _convert()
+
+
+def _check_flags(stray: list[str]) -> None:
+    """Raises ConversionError for flags that do not go together."""
+    if stray:
+        raise ConversionError(f"unexpected argument {stray[0]!r}: the model goes into --model")
     if FLAGS.model is None:
         raise ConversionError("--model is missing: give a .keras file, a SavedModel folder or an int8 .tflite")
-    outputs = _outputs()
-    report = _report_path()
+    empty = [name for name in (*_INPUTS, *_OUTPUTS) if FLAGS[name].value == ""]
+    if empty:
+        raise ConversionError(f"--{empty[0]} is empty: give the path of a file, or leave it out")
+    if FLAGS.first_last_bits is not None and FLAGS.bits is None:
+        raise ConversionError("--first_last_bits goes with --bits: say how many bits the other layers shall have")
+
+
+def _convert() -> int:
+    logging.set_verbosity(logging.ERROR)
+    outputs, report = _outputs(), _report_path()
+    _check_outputs(outputs, report)
     # A pipe has no width: do not cut names there.
     console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
     if FLAGS.format != "tflite" and _is_packed(Path(FLAGS.model)):
@@ -108,7 +117,7 @@ def _run(arguments: list[str]) -> int:
     with errors.status(f"converting {FLAGS.model}") if errors.is_terminal else nullcontext():
         io = FLAGS.io or ("float32" if FLAGS.format == "tflite" else "int8")
         calibration = None if FLAGS.calibration is None else read_arrays(Path(FLAGS.calibration))
-        conversion = Conversion.start(FLAGS.model, io, FLAGS.bits, FLAGS.first_last_bits, calibration)
+        conversion = Conversion.start(FLAGS.model, io, FLAGS.bits, FLAGS.first_last_bits or 8, calibration)
         result = conversion.write(FLAGS.target)
         contents = _contents(result.tflite, outputs)
     comparisons, samples, inputs = None, 0, None
@@ -162,10 +171,15 @@ def _outputs() -> list[Path]:
         raise ConversionError(f"--format=c writes a .c file and a .h file beside it: --output={output} is neither")
     if form == "bin" and output.suffix in (".tflite", ".c"):
         raise ConversionError(f"--format=bin writes an image, no {output.suffix}: give --output={output} another name")
-    outputs = [output, output.with_suffix(".h")] if form == "c" else [output]
-    for path in outputs:
-        check_writable(path)
-    return outputs
+    return [output, output.with_suffix(".h")] if form == "c" else [output]
+
+
+def _check_outputs(outputs: list[Path], report: Path | None) -> None:
+    """Raises ConversionError where one cannot be written, is read, or would be written twice."""
+    named = dict(zip(("--output", "--output's header"), outputs, strict=False))
+    if report is not None:
+        named["--report"] = report
+    check_outputs(named, {f"--{name}": Path(FLAGS[name].value) for name in _INPUTS if FLAGS[name].value is not None})
 
 
 def _report_path() -> Path | None:
@@ -178,7 +192,6 @@ def _report_path() -> Path | None:
     report = Path(FLAGS.report)
     if report.suffix not in (".html", ".htm"):
         raise ConversionError(f"--report writes a page: --report={report} must end in .html")
-    check_writable(report)
     require_page()
     return report
 

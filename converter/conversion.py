@@ -16,6 +16,7 @@ from .from_markers import lift_markers
 from .graph import Graph
 from .integer_ops import LinearOp
 from .io_types import check_io, set_io
+from .notes import Note, lines
 from .read_model import quantized_source, read_source
 from .sizes import Footprint, LayerBytes, float_bytes, layers_of
 from .source import Source
@@ -129,12 +130,13 @@ class Conversion:
             )
         requantized = bits if calibration is None else None
         graph = Graph.read(source.tflite, source.name)
+        graph.layer_names = source.layer_names
         lift_markers(graph, dict(source.taps))
         if source.reference is None:
             from_stock.check_quantized(graph, source.name)
         notes = from_stock.lift_stock(graph, requantized, first_last_bits)
         if source.reference is not None:
-            notes = [*(source.post_training.left if source.post_training else _rounded_notes(graph)), *notes]
+            notes = [*(_left_notes(source.post_training) if source.post_training else _rounded_notes(graph)), *notes]
         notes += set_io(graph, io)
         graph.model.description = b"subbyte"
         graph.model.metadata = None
@@ -201,16 +203,15 @@ class Conversion:
 
     def _float_notes(self) -> list[str]:
         """Stock ops that run in float between quantized ones: slow on a device, and off the numbers' promise."""
+        mend = ": put QuantActivation behind it to make it int8" if self.source.reference is not None else ""
         notes = []
         for op in self.graph.operators:
-            if isinstance(op, LinearOp) or self.graph.kind(op) in ("QUANTIZE", "DEQUANTIZE", "CAST"):
+            kind = self.graph.kind(op)
+            if isinstance(op, LinearOp) or kind in ("QUANTIZE", "DEQUANTIZE", "CAST"):
                 continue
-            if self.graph.tensor(int(op.outputs[0])).type == TensorType.FLOAT32:
-                notes.append(
-                    f"{from_stock.layer_name(self.graph, op)} runs in float ({self.graph.kind(op)}): "
-                    "put QuantActivation behind it to make it int8"
-                )
-        return notes
+            if any(self.graph.tensor(int(output)).type == TensorType.FLOAT32 for output in op.outputs):
+                notes.append(Note(from_stock.layer_name(self.graph, op), f"runs in float ({kind}){mend}"))
+        return lines(notes)
 
 
 def _row(op: LinearOp, size: LayerBytes, weight_bits: int) -> LayerReport:
@@ -235,9 +236,12 @@ def _zeros(op: LinearOp) -> float:
 
 def _rounded_notes(graph: Graph) -> list[str]:
     """Stock layers in a Keras model whose float weights TensorFlow's converter has rounded to 8 bits."""
-    return [
-        f"{op.layer} is a stock layer: its weights were rounded to 8 bits in the conversion, unlike in Keras; "
-        "make it a QuantDense"
-        for op in graph.operators
-        if isinstance(op, LinearOp) and op.stock
-    ]
+    text = (
+        "is a stock layer: its weights were rounded to 8 bits in the conversion, unlike in Keras; make it a QuantDense"
+    )
+    return lines(Note(op.layer, text) for op in graph.operators if isinstance(op, LinearOp) and op.stock)
+
+
+def _left_notes(made: Any) -> list[str]:
+    """What quantization without training has left in float: lines that begin with the layer's name."""
+    return lines(Note(*line.split(" ", 1)) for line in made.left)

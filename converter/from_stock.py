@@ -5,6 +5,7 @@ They are packed without loss where their weights take few values, or with fewer 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +37,8 @@ def check_quantized(graph: Graph, name: str) -> None:
         dynamic = any(weights in (TensorType.INT8, TensorType.INT4) for _, weights in types)
         weights = "dynamic-range, with float32 activations" if dynamic else "float32"
         raise ConversionError(
-            f"nothing to pack in {name}: its weights are {weights}; quantize it to int8 first, with a representative "
-            "dataset"
+            f"nothing to pack in {name}: its weights are {weights}; quantize it to int8 first, with TensorFlow's "
+            "converter and a representative dataset, or convert the Keras model with --bits and --calibration"
         )
 
 
@@ -72,8 +73,13 @@ def _note(graph: Graph, ops: list[Any], reason: str) -> str:
 
 
 def layer_name(graph: Graph, op: Any) -> str:
+    """What the user calls the op's layer, or else the name of the tensor that it makes."""
     # TensorFlow's converter joins the names of all that it has fused.
-    return graph.name(int(op.outputs[0])).partition(";")[0] or "an unnamed layer"
+    path = graph.name(int(op.outputs[0])).partition(";")[0]
+    # A Keras layer is a folder in the path, numbered if it is called again.
+    folders = path.split("/")[::-1]
+    candidates = [*folders, *(re.sub(r"_\d+$", "", folder) for folder in folders)]
+    return next((name for name in candidates if name in graph.layer_names), path) or "an unnamed layer"
 
 
 def _narrow(graph: Graph, linear: LinearOp, bits: int | None) -> LinearOp:

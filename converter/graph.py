@@ -23,7 +23,13 @@ from .flatbuffer import (
 
 
 class Graph:
-    """The main subgraph of a TFLite model. Tensors are named by index, operators are the objects in `operators`."""
+    """The main subgraph of a TFLite model. Tensors are named by index, operators are the objects in `operators`.
+
+    Attributes:
+        layer_names: what the user calls the layers, where that is known.
+    """
+
+    layer_names: tuple[str, ...] = ()
 
     def __init__(self, model: Any) -> None:
         self.model = model

@@ -13,7 +13,7 @@ import re
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from subbyte.schemas import ROUNDING
 
-from .errors import ConversionError
+from .errors import ConversionError, one_line
 from .source import Source
 
 
@@ -33,12 +33,28 @@ def load_keras(path: Path) -> Any:
 
     if not zipfile.is_zipfile(path):
         raise ConversionError(f"{path} is not a Keras model: a .keras file is written by model.save()")
+    _check_version(path)
     try:
         return tf.keras.models.load_model(path, compile=False)
     except Exception as error:
+        own = re.search(r"(?:Could not locate (?:class|function)|Unknown \w+:) '?(?:\w+>)?(\w+)", str(error))
+        if own is not None:
+            raise ConversionError(
+                f"{path} uses {own[1]}, which this command does not know: export the model as a SavedModel and convert "
+                "that, or load it in Python with custom_objects and give it to subbyte.converter.convert"
+            ) from error
         raise ConversionError(
-            f"cannot load {path}: {_reason(error)} (saved by {_keras_of(path)}, read by {_this_keras()})"
+            f"cannot load {path}: {one_line(error)} (saved by {_keras_of(path)}, read by {_this_keras()})"
         ) from error
+
+
+def _check_version(path: Path) -> None:
+    """Raises ConversionError for a file of the other Keras, whose errors are pages long."""
+    saved, running = _keras_of(path), _this_keras()
+    is_old = {version: version.startswith(("Keras 2.", "tf-keras")) for version in (saved, running)}
+    if saved.startswith("Keras") and is_old[saved] != is_old[running]:
+        mend = "set TF_USE_LEGACY_KERAS=1 to use tf-keras" if is_old[saved] else "leave out TF_USE_LEGACY_KERAS=1"
+        raise ConversionError(f"{path} was saved by {saved}, and this is {running}: {mend}")
 
 
 def from_keras(model: Any) -> Source:
@@ -77,8 +93,14 @@ def from_keras(model: Any) -> Source:
     try:
         concrete = tf.function(call, autograph=False).get_concrete_function(*specs)
     except Exception as error:  # whatever the model's layers raise
-        raise ConversionError(f"TensorFlow cannot trace {model.name}: {_reason(error)}") from error
-    return Source(_convert(module, concrete), model.name, tuple(names), _in_batches(reference, 256))
+        raise ConversionError(f"TensorFlow cannot trace {model.name}: {one_line(error)}") from error
+    return Source(
+        _convert(module, concrete),
+        model.name,
+        tuple(names),
+        _in_batches(reference, 256),
+        layer_names=tuple(_layer_names(model)),
+    )
 
 
 def from_float_keras(model: Any, bits: int, first_last_bits: int, calibration: Any) -> Source:
@@ -123,7 +145,7 @@ def from_saved_model(path: Path) -> Source:
     try:
         loaded = tf.saved_model.load(str(path))
     except Exception as error:  # a damaged file fails in any way
-        raise ConversionError(f"cannot load {path}: {_reason(error)}") from error
+        raise ConversionError(f"cannot load {path}: {one_line(error)}") from error
     if "serving_default" not in loaded.signatures:
         raise ConversionError(f"{path} has no signature serving_default: save the model with model.export()")
     signature = loaded.signatures["serving_default"]
@@ -166,6 +188,13 @@ def check_stage(variables: Any) -> None:
             f"layer {unseen[0]} has seen no data, so that its range is unknown: train the model, or give "
             "quantize_model a calibration"
         )
+
+
+def _layer_names(layer: Any) -> Iterator[str]:
+    """Names of the layers in a model, at any depth."""
+    for inner in (*getattr(layer, "layers", ()), *filter(None, [getattr(layer, "layer", None)])):
+        yield inner.name
+        yield from _layer_names(inner)
 
 
 def _input_structure(model: Any) -> Any:
@@ -215,7 +244,7 @@ def _convert(module: Any, concrete: Any, optimizations: list[Any] | None = None)
             converter.optimizations = [tf.lite.Optimize.DEFAULT] if optimizations is None else optimizations
             return bytes(converter.convert())
         except Exception as error:  # whatever the model's ops make TensorFlow raise
-            reason = _no_16_bits(error, concrete) or f"TensorFlow's converter refuses the model: {_reason(error)}"
+            reason = _no_16_bits(error, concrete) or f"TensorFlow's converter refuses the model: {one_line(error)}"
             raise ConversionError(reason) from error
 
 
@@ -260,14 +289,6 @@ def _in_batches(
         return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
     return in_batches
-
-
-def _reason(error: Exception) -> str:
-    """The line of a long message that says what is wrong."""
-    lines = [re.sub(r"\x1b\[\d*m", "", line).strip() for line in str(error).splitlines()]
-    lines = [line for line in lines if line and not line.startswith(("Exception encountered", "in user code", "File "))]
-    telling = [line for line in lines if "error:" in line.lower()] or lines or [type(error).__name__]
-    return telling[0]
 
 
 def _keras_of(path: Path) -> str:

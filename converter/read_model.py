@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from subbyte.extras import needed_by
+
 from . import keras_source
 from .errors import ConversionError
 from .flatbuffer import IDENTIFIER
 from .source import Source
 
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 
+
+@needed_by("converting a Keras model")
 def read_source(model: Any) -> Source:
     """Reads a Keras model, the path of a `.keras`, SavedModel or `.tflite`, or the bytes of a `.tflite`.
 
@@ -33,11 +38,16 @@ def read_source(model: Any) -> Source:
         return Source(data, str(path))
     if path.suffix == ".keras":
         return keras_source.from_keras(keras_source.load_keras(path))
+    if data[:8] == _HDF5:
+        raise ConversionError(
+            f"{path} is an HDF5 file: load it with tf.keras.models.load_model and save it as {path.stem}.keras"
+        )
     raise ConversionError(
         f"{path} is no model that subbyte reads: give a .keras file, a SavedModel folder or a .tflite"
     )
 
 
+@needed_by("quantizing a Keras model")
 def quantized_source(model: Any, bits: int | None, first_last_bits: int, calibration: Any) -> Source:
     """Reads a float Keras model or the path of its `.keras`, and quantizes it without training."""
     if bits is None:

@@ -19,6 +19,7 @@ class Source:
         taps: (signature output, layer) of each activation quantizer.
         post_training: what quantization without training did, a `subbyte.keras_layers.PostTraining`; or None.
         reference: the model in TensorFlow: inputs by name, [samples, ...] each, to outputs and taps by name; or None.
+        layer_names: what the user calls the layers, where that is known; TensorFlow joins them to paths.
         floating: makes the stock float .tflite of what was quantized without training; None where nothing was.
     """
 
@@ -27,4 +28,5 @@ class Source:
     taps: tuple[tuple[str, str], ...] = ()
     reference: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
     post_training: Any = None
+    layer_names: tuple[str, ...] = ()
     floating: Callable[[], bytes] | None = None

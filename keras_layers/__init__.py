@@ -5,23 +5,26 @@
 Importing this package registers its classes, so that `tf.keras.models.load_model` needs no `custom_objects`.
 """
 
-from . import quantizers
-from .activations import ClippedReLU, QuantActivation, QuantInput
-from .conv import (
-    QuantConv1D,
-    QuantConv2D,
-    QuantDepthwiseConv1D,
-    QuantDepthwiseConv2D,
-    QuantSeparableConv1D,
-    QuantSeparableConv2D,
-)
-from .dense import QuantDense
-from .normalization import QuantBatchNormalization
-from .post_training import PostTraining, quantize_post_training
-from .quantize import quantize_model
-from .recipe import Recipe
-from .regularizers import TargetDistribution
-from .stages import PARTS, TwoStage, set_stage, stage_of
+from subbyte.extras import needed_by
+
+with needed_by("subbyte.keras_layers"):
+    from . import quantizers
+    from .activations import ClippedReLU, QuantActivation, QuantInput
+    from .conv import (
+        QuantConv1D,
+        QuantConv2D,
+        QuantDepthwiseConv1D,
+        QuantDepthwiseConv2D,
+        QuantSeparableConv1D,
+        QuantSeparableConv2D,
+    )
+    from .dense import QuantDense
+    from .normalization import QuantBatchNormalization
+    from .post_training import PostTraining, quantize_post_training
+    from .quantize import quantize_model
+    from .recipe import Recipe
+    from .regularizers import TargetDistribution
+    from .stages import PARTS, TwoStage, set_stage, stage_of
 
 __all__ = [
     "PARTS",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from subbyte.converter import silence_native_logs
+from subbyte.command_line import guard
 
 from .models import NAMES
 from .train import Recipe, recipe_for, train
@@ -104,7 +105,7 @@ def run_report(flags: argparse.Namespace) -> None:
     """Writes a page that compares model files on one split."""
     from rich.console import Console
 
-    from subbyte.converter import check_writable, write_atomically
+    from subbyte.converter import check_outputs, write_atomically
     from subbyte.reports import page
 
     from .data import Dataset
@@ -113,9 +114,9 @@ def run_report(flags: argparse.Namespace) -> None:
     output, console = Path(flags.output), Console()
     if output.suffix not in (".html", ".htm"):
         raise ValueError(f"--output={output}: the page's name must end in .html")
-    check_writable(output)
-    page.require()
     paths = ([flags.float] if flags.float else []) + flags.models
+    check_outputs({"--output": output}, {f"--models: {path}": Path(path) for path in paths})
+    page.require()
     stems = [Path(path).stem for path in paths]
     names = stems if len(set(stems)) == len(stems) else paths
     if len(set(names)) < len(names):
@@ -159,17 +160,20 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns the exit status: 1 after bad input, told in one line."""
+    """The command line. Returns the exit status: see `subbyte.command_line`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     flags = parser().parse_args(arguments)
-    try:
+
+    def work() -> int:
         COMMANDS[flags.command](flags)
-    except (ValueError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return 0
+
+    return guard(f"keyword_spotting {flags.command}", work, ValueError)
 
 
 if __name__ == "__main__":
-    silence_native_logs()
+    with contextlib.suppress(ImportError):  # where conversion is not installed, neither is what would log
+        from subbyte.converter import silence_native_logs
+
+        silence_native_logs()
     sys.exit(main())

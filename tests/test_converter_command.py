@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import zipfile
@@ -14,7 +15,8 @@ import pytest
 from nets import keras, layers, small_net
 
 from subbyte import kernels
-from subbyte.converter import command, convert, targets
+from subbyte.converter import command, convert, float_tflite, packed_target
+from subbyte.converter.conversion import Conversion
 
 SCRIPT = Path(sys.executable).with_name("convert-to-tflite")
 
@@ -27,18 +29,16 @@ class Run:
 
 
 @pytest.fixture
-def run(capsys):
+def run(capsys, monkeypatch):
     """Runs the command in this process: importing TensorFlow takes seconds."""
+    monkeypatch.setattr(command, "silence_native_logs", lambda: None)
 
     def run(*arguments: object) -> Run:
         for flag in command.FLAGS.get_key_flags_for_module(command):
             flag.unparse()
         capsys.readouterr()
-        try:
-            status = command._guarded(command._parse(["convert-to-tflite", *map(str, arguments)]))
-        except SystemExit as stopped:
-            status = stopped.code
-        return Run(status, *capsys.readouterr())
+        monkeypatch.setattr(sys, "argv", ["convert-to-tflite", *map(str, arguments)])
+        return Run(command.main(), *capsys.readouterr())
 
     return run
 
@@ -49,12 +49,26 @@ def script(*arguments: object) -> Run:
     return Run(done.returncode, done.stdout, done.stderr)
 
 
+class Own(layers.Layer):
+    """A layer that nobody registered."""
+
+    def call(self, inputs):
+        return 2 * inputs
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """A folder of models, good and bad, and of inputs to verify on, good and bad."""
     folder = tmp_path_factory.mktemp("files")
     small_net().save(folder / "good.keras")
     small_net(stage=1).save(folder / "stage_one.keras")
+    keras.Sequential([keras.Input((4,)), Own(name="mine")]).save(folder / "own.keras")
+    h5 = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    h5.save(folder / "old.h5")
+    other = {"keras_version": "2.15.0" if "__version__" in dir(keras) and keras.__version__ > "3" else "3.9.0"}
+    with zipfile.ZipFile(folder / "other_version.keras", "w") as archive:
+        archive.writestr("metadata.json", json.dumps(other))
+    (folder / "float.tflite").write_bytes(float_tflite(h5))
     keras.Sequential([keras.Input((4,)), layers.Dense(2)]).save(folder / "stock.keras")
     (folder / "int8.tflite").write_bytes(convert(small_net(), target="int8", io="int8").tflite)
     (folder / "packed.tflite").write_bytes(convert(small_net()).tflite)
@@ -98,6 +112,10 @@ MODELS = {
     "cut.tflite": "cut.tflite is damaged",
     "empty.tflite": "no model that subbyte reads",
     "packed.tflite": "packed already",
+    "own.keras": "own.keras uses Own, which this command does not know: export the model as a SavedModel",
+    "old.h5": "old.h5 is an HDF5 file: load it with tf.keras.models.load_model and save it as old.keras",
+    "other_version.keras": "was saved by Keras [23][^ ]+, and this is .*TF_USE_LEGACY_KERAS=1",
+    "float.tflite": "its weights are float32; quantize it to int8 first .*representative dataset",
     "stage_one.keras": r"stage 1 .*set_stage\(model, 2\)",
     "stock.keras": "nothing to pack in this model",
 }
@@ -165,11 +183,106 @@ def test_bad_inputs_to_verify_on_are_one_line(name, run, files, output):
         (["--bits=4", "--first_last_bits=9"], r"--first_last_bits=9.*\[1, 8\]"),
         (["--modle=x"], "modle.*--help lists the flags"),
         (["stray.keras"], "unexpected argument 'stray.keras'"),
-        (["--model="], "cannot read|no model|folder"),
+        *[([f"--{flag}="], f"--{flag} is empty") for flag in ("model", "output", "verify", "calibration", "report")],
+        (["--json=yes"], r"--json=yes: Non-boolean argument to boolean flag: give --flag or --noflag; [^()]*$"),
+        (["--first_last_bits=4"], "--first_last_bits goes with --bits"),
     ],
 )
 def test_bad_flags_are_one_line(arguments, message, run, files, output):
     assert_one_line(run(f"--model={files / 'int8.tflite'}", f"--output={output}", *arguments), message)
+    assert_untouched(output)
+
+
+def test_a_fault_of_ours_has_an_exit_status_of_its_own(run, files, output, monkeypatch):
+    def broken(*_):
+        raise TypeError("no such thing\nat all")
+
+    monkeypatch.setattr(Conversion, "write", broken)
+    done = run(f"--model={files / 'int8.tflite'}", f"--output={output}")
+    assert (done.status, done.out, len(done.err)) == (70, "", 1)
+    assert re.search("internal error, SUBBYTE_TRACEBACK=1 .*: TypeError: no such thing at all$", done.err[0])
+    assert_untouched(output)
+    monkeypatch.setenv("SUBBYTE_TRACEBACK", "1")
+    assert "in broken" in "".join(run(f"--model={files / 'int8.tflite'}").err)
+
+
+@pytest.mark.parametrize("becomes", [KeyboardInterrupt, RuntimeError], ids=lambda kind: kind.__name__)
+def test_an_interrupt_is_one_line_whatever_native_code_makes_of_it(becomes, run, files, output, monkeypatch):
+    def interrupted(*_):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise becomes("seen in a callback") from None
+
+    monkeypatch.setattr(Conversion, "write", interrupted)
+    done = run(f"--model={files / 'int8.tflite'}", f"--output={output}")
+    assert (done.status, done.out, done.err) == (130, "", ["convert-to-tflite: interrupted"])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert_untouched(output)
+
+
+def ways_to(path: Path) -> dict[str, Path]:
+    """Names that all lead to the file at `path`."""
+    folder = path.parent
+    os.symlink(path, folder / "link")
+    os.link(path, folder / "hard")
+    os.symlink(folder, folder / "around")
+    return {
+        "itself": path,
+        "relative": Path(os.path.relpath(path)),
+        "dots": folder / "around" / ".." / folder.name / path.name,
+        "a folder's link": folder / "around" / path.name,
+        "link": folder / "link",
+        "hard link": folder / "hard",
+    }
+
+
+@pytest.mark.parametrize("flag", ["--model", "--verify", "--calibration"])
+def test_nothing_that_is_read_is_written_over(flag, run, files, tmp_path):
+    source = tmp_path / "read"
+    source.write_bytes((files / ("int8.tflite" if flag == "--model" else "x.npz")).read_bytes())
+    before = source.read_bytes()
+    for way, path in ways_to(source).items():
+        done = run(f"--model={files / 'int8.tflite'}", f"{flag}={source}", f"--output={path}")
+        assert_one_line(done, f"--output would write over the file that {flag} reads")
+        assert source.read_bytes() == before, way
+
+
+def test_nothing_is_written_into_the_model_or_twice(run, files, tmp_path):
+    (tmp_path / "inner").mkdir()
+    saved = (files / "damaged" / "saved_model.pb").read_bytes()
+    os.symlink(files / "damaged", tmp_path / "link")
+    for output in (
+        files / "damaged" / "a.tflite",
+        tmp_path / "link" / "a.tflite",
+        files / "damaged" / "saved_model.pb",
+    ):
+        done = run(f"--model={files / 'damaged'}", f"--output={output}")
+        assert_one_line(done, "--output=.* is inside the folder that --model reads")
+    assert [path.read_bytes() for path in (files / "damaged").iterdir()] == [saved]
+    page = tmp_path / "page.html"
+    os.symlink(page, tmp_path / "leads_to_it.html")  # nothing is there yet
+    arguments = [f"--model={files / 'int8.tflite'}", f"--output={page}"]
+    for report in (
+        page,
+        tmp_path / "inner" / ".." / "page.html",
+        tmp_path / "leads_to_it.html",
+        tmp_path / "PAGE.html",
+    ):
+        assert_one_line(run(*arguments, f"--report={report}"), "--report and --output would write the same file")
+    header = tmp_path / "read.h"
+    header.write_bytes((files / "int8.tflite").read_bytes())
+    done = run(f"--model={header}", "--format=c", f"--output={header.with_suffix('.c')}")
+    assert_one_line(done, "--output's header would write over the file that --model reads")
+    assert header.read_bytes() == (files / "int8.tflite").read_bytes()
+
+
+def test_a_failure_leaves_the_file_that_was_there(run, files, output, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    assert_one_line(run(f"--model={files / 'int8.tflite'}", f"--output={output}"), "cannot write .*No space left")
     assert_untouched(output)
 
 
@@ -309,13 +422,13 @@ def test_json_is_the_whole_output_and_has_the_same_numbers(run, files, output):
 
 
 def test_models_that_differ_exit_with_1(run, files, output, monkeypatch):
-    packed_layer = targets.packed_layer
+    packed_layer = packed_target.packed_layer
 
     def sabotaged(graph, op):
         layer = packed_layer(graph, op)
         return replace(layer, codes=layer.codes ^ (np.arange(layer.codes.size) == 5).reshape(layer.codes.shape))
 
-    monkeypatch.setattr(targets, "packed_layer", sabotaged)
+    monkeypatch.setattr(packed_target, "packed_layer", sabotaged)
     arguments = [f"--model={files / 'int8.tflite'}", f"--output={output}", f"--verify={files / 'x.npz'}"]
     done = run(*arguments)
     assert done.status == 1

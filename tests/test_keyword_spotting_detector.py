@@ -436,8 +436,8 @@ def test_a_microphone_hears_what_a_file_does(
     assert (fake.opened, fake.closed) == (RATE, True)
     assert command.main([*common, "--microphone", "--seconds=9.05"]) == 0
     assert told(capsys.readouterr().out) == [one for one in expected if one[0] < 9.05]
-    assert command.main([*common, "--microphone", "--device=99"]) == 1
-    assert capsys.readouterr().err == "error: microphone 99: Invalid device\n"
+    assert command.main([*common, "--microphone", "--device=99"]) == 2
+    assert capsys.readouterr().err == "keyword_spotting listen: microphone 99: Invalid device\n"
 
 
 def test_a_microphone_that_cannot_do_16_khz_is_resampled() -> None:
@@ -494,9 +494,9 @@ def test_the_command_says_in_one_line_what_is_wrong(
         "model": model,
         "wav": recording[0],
     }
-    assert command.main(["listen", *(flag.format(**names) for flag in flags)]) == 1
+    assert command.main(["listen", *(flag.format(**names) for flag in flags)]) == 2
     told = capsys.readouterr().err
-    assert told.startswith("error: ")
+    assert told.startswith("keyword_spotting listen: ")
     assert message in told
     assert told.count("\n") == 1
 

@@ -476,9 +476,9 @@ def test_the_command_trains_and_evaluates(
 
 
 def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["evaluate", "--model=m.keras", f"--data_dir={tmp_path}"]) == 1
+    assert command.main(["evaluate", "--model=m.keras", f"--data_dir={tmp_path}"]) == 2
     told = capsys.readouterr().err
-    assert told.startswith("error: ")
+    assert told.startswith("keyword_spotting evaluate: ")
     assert told.count("\n") == 1
 
 

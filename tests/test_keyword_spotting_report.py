@@ -161,9 +161,9 @@ def test_bad_arguments_are_one_line(
 ) -> None:
     dataset = data.Dataset(KEYWORDS, "", split, split, split)
     monkeypatch.setattr(data.Dataset, "load", classmethod(lambda cls, *_, **__: dataset))
-    assert command.main(["report", *(argument.format(folder) for argument in arguments)]) == 1
+    assert command.main(["report", *(argument.format(folder) for argument in arguments)]) == 2
     told = capsys.readouterr().err
-    assert told.startswith("error: ")
+    assert told.startswith("keyword_spotting report: ")
     assert told.count("\n") == 1
     assert message in told
     assert not (folder / "report.html").exists()
