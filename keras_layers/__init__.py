@@ -15,20 +15,21 @@ with needed_by("subbyte.keras_layers"):
         QuantConv2D,
         QuantDepthwiseConv1D,
         QuantDepthwiseConv2D,
-        QuantSeparableConv1D,
-        QuantSeparableConv2D,
     )
     from .dense import QuantDense
+    from .deployment import Deployment
     from .normalization import QuantBatchNormalization
     from .post_training import PostTraining, quantize_post_training
     from .quantize import quantize_model
     from .recipe import Recipe
     from .regularizers import TargetDistribution
+    from .separable import QuantSeparableConv1D, QuantSeparableConv2D
     from .stages import PARTS, TwoStage, set_stage, stage_of
 
 __all__ = [
     "PARTS",
     "ClippedReLU",
+    "Deployment",
     "PostTraining",
     "QuantActivation",
     "QuantBatchNormalization",

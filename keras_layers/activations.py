@@ -82,7 +82,6 @@ class ActivationQuantizer(tf.keras.layers.Layer):
         if self.momentum is not None:
             start = tf.keras.initializers.Constant(UNSEEN if self.max_value is None else self.max_value)
             self.moving_maximum = self.add_weight(name=RANGE, shape=(), initializer=start, trainable=False)
-        self._marker = markers.mark(ROUNDING, self._to_grid)
         self.built = True
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
@@ -95,7 +94,8 @@ class ActivationQuantizer(tf.keras.layers.Layer):
             return self._to_grid(inputs, low, high, step)
 
         def deployed() -> tf.Tensor:
-            outputs = self._marker(self._clamp_inside_container(inputs, low, high), low, high, scale)
+            marked = markers.mark(ROUNDING, self._to_grid)
+            outputs = marked(self._clamp_inside_container(inputs, low, high), low, high, scale)
             outputs.set_shape(inputs.shape)
             return self._carry_range(outputs, scale)
 

@@ -1,4 +1,4 @@
-"""Convolutions with 1 to 8-bit weights, in one dimension and in two, plain, depthwise and separable.
+"""Convolutions with 1 to 8-bit weights, in one dimension and in two, plain and depthwise.
 
 Channels are last. In one dimension padding may be "causal", and a layer computes what a two-dimensional one computes on
 an input of height 1, which is how it is deployed.
@@ -11,11 +11,8 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from . import markers, quantizers
-from .activations import ActivationQuantizer, QuantActivation
-from .folding import MOST_SCALE_BITS
+from . import markers
 from .kernel_layer import KernelLayer
-from .normalization import QuantBatchNormalization
 
 Sizes = int | Sequence[int]
 
@@ -211,8 +208,7 @@ class QuantConv1D(_Conv):
 
     Args:
         filters, ..., bias_constraint: as in stock Conv1D; "quantizer" is explained in `KernelLayer`.
-        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`, `scale_bits`,
-            `input_bits`: see `KernelLayer`.
+        **kwargs: `kernel_quantizer`, `normalization`, `deployment` and its attributes: see `KernelLayer`.
 
     Shapes: [B, W, C] -> [B, OW, filters].
     """
@@ -231,8 +227,7 @@ class QuantConv2D(_Conv):
 
     Args:
         filters, ..., bias_constraint: as in stock Conv2D; "quantizer" is explained in `KernelLayer`.
-        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`, `scale_bits`,
-            `input_bits`: see `KernelLayer`.
+        **kwargs: `kernel_quantizer`, `normalization`, `deployment` and its attributes: see `KernelLayer`.
 
     Shapes: [B, H, W, C] -> [B, OH, OW, filters].
     """
@@ -303,8 +298,7 @@ class QuantDepthwiseConv1D(_DepthwiseConv):
 
     Args:
         kernel_size, ..., bias_constraint: as in stock DepthwiseConv1D; "quantizer" is explained in `KernelLayer`.
-        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`, `scale_bits`,
-            `input_bits`: see `KernelLayer`.
+        **kwargs: `kernel_quantizer`, `normalization`, `deployment` and its attributes: see `KernelLayer`.
 
     Shapes: [B, W, C] -> [B, OW, C * depth_multiplier].
     """
@@ -321,179 +315,9 @@ class QuantDepthwiseConv2D(_DepthwiseConv):
 
     Args:
         kernel_size, ..., bias_constraint: as in stock DepthwiseConv2D; "quantizer" is explained in `KernelLayer`.
-        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`, `scale_bits`,
-            `input_bits`: see `KernelLayer`.
+        **kwargs: `kernel_quantizer`, `normalization`, `deployment` and its attributes: see `KernelLayer`.
 
     Shapes: [B, H, W, C] -> [B, OH, OW, C * depth_multiplier].
     """
 
     rank = 2
-
-
-class _SeparableConv(tf.keras.layers.Layer):
-    """Base of `QuantSeparableConv1D` and `QuantSeparableConv2D`: a depthwise convolution and one of 1 by 1 behind it.
-
-    They are two ops on a device, so what passes between them is quantized too.
-    """
-
-    depthwise_class: ClassVar[type[_DepthwiseConv]]
-    pointwise_class: ClassVar[type[_Conv]]
-
-    def __init__(
-        self,
-        filters: int,
-        kernel_size: Sizes,
-        strides: Sizes = 1,
-        padding: str = "valid",
-        data_format: str | None = None,
-        dilation_rate: Sizes = 1,
-        depth_multiplier: int = 1,
-        activation: Any = None,
-        use_bias: bool = True,
-        depthwise_initializer: Any = "quantizer",
-        pointwise_initializer: Any = "quantizer",
-        bias_initializer: Any = "zeros",
-        depthwise_regularizer: Any = "quantizer",
-        pointwise_regularizer: Any = "quantizer",
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        depthwise_constraint: Any = None,
-        pointwise_constraint: Any = None,
-        bias_constraint: Any = None,
-        *,
-        depthwise_quantizer: quantizers.Quantizer | dict[str, Any] | None = None,
-        depthwise_activation: ActivationQuantizer | dict[str, Any] | None = None,
-        pointwise_quantizer: quantizers.Quantizer | dict[str, Any] | None = None,
-        gain: str | None = "scalar",
-        normalization: QuantBatchNormalization | dict[str, Any] | None = None,
-        parameter_bits: int = 8,
-        bias_resolution: float = 16,
-        scale_bits: int = MOST_SCALE_BITS,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        self.depthwise = self.depthwise_class(
-            kernel_size,
-            strides,
-            padding,
-            depth_multiplier,
-            data_format,
-            dilation_rate,
-            use_bias=False,
-            depthwise_initializer=depthwise_initializer,
-            depthwise_regularizer=depthwise_regularizer,
-            depthwise_constraint=depthwise_constraint,
-            kernel_quantizer=depthwise_quantizer,
-            gain=gain,
-            parameter_bits=parameter_bits,
-            bias_resolution=bias_resolution,
-            scale_bits=scale_bits,
-            name=f"{self.name}_depthwise",
-        )
-        if isinstance(depthwise_activation, dict):
-            depthwise_activation = tf.keras.utils.deserialize_keras_object(depthwise_activation)
-        if depthwise_activation is None:
-            depthwise_activation = QuantActivation(8.0, name=f"{self.name}_depthwise_activation")
-        if not isinstance(depthwise_activation, ActivationQuantizer):
-            raise TypeError(
-                f"{self.name}: depthwise_activation must be a QuantActivation or ClippedReLU, "
-                f"not {depthwise_activation!r}"
-            )
-        self.depthwise_activation = depthwise_activation
-        self.pointwise = self.pointwise_class(
-            filters,
-            1,
-            activation=activation,
-            use_bias=use_bias,
-            kernel_initializer=pointwise_initializer,
-            bias_initializer=bias_initializer,
-            kernel_regularizer=pointwise_regularizer,
-            bias_regularizer=bias_regularizer,
-            kernel_constraint=pointwise_constraint,
-            bias_constraint=bias_constraint,
-            kernel_quantizer=pointwise_quantizer,
-            gain=gain,
-            normalization=normalization,
-            parameter_bits=parameter_bits,
-            bias_resolution=bias_resolution,
-            scale_bits=scale_bits,
-            name=f"{self.name}_pointwise",
-        )
-
-    def build(self, input_shape: Any) -> None:
-        for layer in self._parts:
-            # Loading a model builds the parts of a layer before the layer.
-            if not layer.built:
-                layer.build(input_shape)
-            input_shape = layer.compute_output_shape(input_shape)
-        self.built = True
-
-    @property
-    def _parts(self) -> tuple[tf.keras.layers.Layer, ...]:
-        return self.depthwise, self.depthwise_activation, self.pointwise
-
-    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        for layer in self._parts:
-            inputs = layer(inputs, training=training)
-        return inputs
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return self.pointwise.compute_output_shape(self.depthwise.compute_output_shape(input_shape))
-
-    def get_config(self) -> dict[str, Any]:
-        depthwise, pointwise = self.depthwise.get_config(), self.pointwise.get_config()
-        window = ("kernel_size", "strides", "padding", "data_format", "dilation_rate", "depth_multiplier")
-        behind = ("filters", "activation", "use_bias", "bias_initializer", "bias_regularizer", "bias_constraint")
-        quantization = ("gain", "normalization", "parameter_bits", "bias_resolution", "scale_bits")
-        kernel = ("initializer", "regularizer", "constraint", "quantizer")
-        return {
-            **super().get_config(),
-            **{name: depthwise[name] for name in (*window, *(f"depthwise_{part}" for part in kernel[:3]))},
-            **{name: pointwise[name] for name in (*behind, *quantization)},
-            **{f"pointwise_{part}": pointwise[f"kernel_{part}"] for part in kernel},
-            "depthwise_quantizer": depthwise["kernel_quantizer"],
-            "depthwise_activation": tf.keras.utils.serialize_keras_object(self.depthwise_activation),
-            "activity_regularizer": tf.keras.regularizers.serialize(self.activity_regularizer),
-        }
-
-
-@tf.keras.utils.register_keras_serializable(package="subbyte")
-class QuantSeparableConv1D(_SeparableConv):
-    """A SeparableConv1D layer whose two kernels are integer weights times a step.
-
-    Example:
-        QuantSeparableConv1D(32, 9, pointwise_quantizer=quantizers.Tanh(bits=4))
-
-    Args:
-        filters, ..., bias_constraint: as in stock SeparableConv1D; "quantizer" is explained in `KernelLayer`.
-        depthwise_quantizer, pointwise_quantizer: of the two kernels, from `quantizers`; None is `Linear(8)`.
-        depthwise_activation: quantizes what passes from the first convolution to the second, a `ClippedReLU` or
-            `QuantActivation`; None is `QuantActivation(8.0)`.
-        gain, parameter_bits, bias_resolution, scale_bits: of both convolutions, see `KernelLayer`.
-        normalization: of the second, see `KernelLayer`.
-
-    Shapes: [B, W, C] -> [B, OW, filters].
-    """
-
-    depthwise_class, pointwise_class = QuantDepthwiseConv1D, QuantConv1D
-
-
-@tf.keras.utils.register_keras_serializable(package="subbyte")
-class QuantSeparableConv2D(_SeparableConv):
-    """A SeparableConv2D layer whose two kernels are integer weights times a step.
-
-    Example:
-        QuantSeparableConv2D(32, 3, padding="same", pointwise_quantizer=quantizers.Tanh(bits=4))
-
-    Args:
-        filters, ..., bias_constraint: as in stock SeparableConv2D; "quantizer" is explained in `KernelLayer`.
-        depthwise_quantizer, pointwise_quantizer: of the two kernels, from `quantizers`; None is `Linear(8)`.
-        depthwise_activation: quantizes what passes from the first convolution to the second, a `ClippedReLU` or
-            `QuantActivation`; None is `QuantActivation(8.0)`.
-        gain, parameter_bits, bias_resolution, scale_bits: of both convolutions, see `KernelLayer`.
-        normalization: of the second, see `KernelLayer`.
-
-    Shapes: [B, H, W, C] -> [B, OH, OW, filters].
-    """
-
-    depthwise_class, pointwise_class = QuantDepthwiseConv2D, QuantConv2D

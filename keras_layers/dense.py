@@ -22,8 +22,7 @@ class QuantDense(KernelLayer):
     Args:
         units: size of the output's last dimension.
         activation, ..., bias_constraint: as in stock Dense; "quantizer" is explained in `KernelLayer`.
-        **kwargs: `kernel_quantizer`, `gain`, `normalization`, `parameter_bits`, `bias_resolution`, `scale_bits`,
-            `input_bits`: see `KernelLayer`.
+        **kwargs: `kernel_quantizer`, `normalization`, `deployment` and its attributes: see `KernelLayer`.
 
     Shapes: [..., inputs] -> [..., units].
     """

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
+from . import deployment as deployments
 from . import folding, markers, numerics, quantizers, regularizers, stages
+from .deployment import Deployment
 from .normalization import QuantBatchNormalization
-
-GAINS = ("scalar", "channel", None)
 
 
 class KernelLayer(tf.keras.layers.Layer):
@@ -29,18 +29,9 @@ class KernelLayer(tf.keras.layers.Layer):
         activity_regularizer, kernel_constraint, bias_constraint: as in stock layers. "quantizer" takes the kernel
             quantizer's own: for `Tanh` the target distribution. They act on the latent kernel.
         kernel_quantizer: from `quantizers`; None is `Linear(8)`.
-        gain: "scalar", one for each output "channel", or None for none.
         normalization: a `QuantBatchNormalization` between the product and the activation.
-        parameter_bits: width of bias and gain in stage 2.
-        bias_resolution: the folded bias is an integer in 1/bias_resolution of the folded scale, a power of two. Inputs
-            need a scale of at most 1/bias_resolution at conversion.
-        scale_bits: of the fraction of a channel's folded scale, 1 to 8. With 8, scale and bias take 4 bytes a channel
-            in the file. With fewer they take 2: 2 bits for the scale's exponent, these, and what is left for the bias,
-            which needs a `bias_resolution` that is coarse enough; where it does not fit they take 4 bytes again.
-        keep_zeros: weights that are zero when `set_float_weights` is called stay zero through training.
-        input_bits: 16 where the activation quantizer before the layer has more than 8 bits. The layer then sums in
-            float64, since float32 does not hold the integers.
-        **kwargs: Keras's own, such as `name`.
+        deployment: how the layer ships; None is `Deployment()`.
+        **kwargs: attributes of `Deployment`, which replace those of `deployment`, and Keras's own, such as `name`.
     """
 
     #: What the converter calls the layer; one of `markers`.
@@ -59,34 +50,16 @@ class KernelLayer(tf.keras.layers.Layer):
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
         kernel_quantizer: quantizers.Quantizer | dict[str, Any] | None = None,
-        gain: str | None = "scalar",
         normalization: QuantBatchNormalization | dict[str, Any] | None = None,
-        parameter_bits: int = 8,
-        bias_resolution: float = 16,
-        scale_bits: int = folding.MOST_SCALE_BITS,
-        keep_zeros: bool = False,
-        input_bits: int = 8,
+        deployment: Deployment | None = None,
         **kwargs: Any,
     ) -> None:
+        keywords = deployments.take_keywords(kwargs)
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        if gain not in GAINS:
-            raise ValueError(f"{self.name}: gain must be 'scalar', 'channel' or None, not {gain!r}")
-        if parameter_bits not in range(2, 17):
-            raise ValueError(f"{self.name}: parameter_bits must be 2 to 16, not {parameter_bits!r}")
-        if bias_resolution not in [2.0**e for e in range(-16, 17)]:
-            raise ValueError(
-                f"{self.name}: bias_resolution must be a power of two from 2^-16 to 65536, not {bias_resolution!r}"
-            )
-        if scale_bits not in range(1, folding.MOST_SCALE_BITS + 1):
-            raise ValueError(f"{self.name}: scale_bits must be 1 to {folding.MOST_SCALE_BITS}, not {scale_bits!r}")
-        if input_bits not in (8, 16):
-            raise ValueError(f"{self.name}: input_bits must be 8 or 16, not {input_bits!r}")
-        self.input_bits = int(input_bits)
+        self.deployment = deployments.get(self.name, deployment, keywords)
         self.kernel_quantizer = quantizers.get(kernel_quantizer)
-        if keep_zeros:
-            self._require_zero("keep_zeros")
         from_quantizer = self.kernel_quantizer
-        self.use_bias, self.gain_kind = bool(use_bias), gain
+        self.use_bias = bool(use_bias)
         self.activation = tf.keras.activations.get(activation)
         self.kernel_initializer = tf.keras.initializers.get(
             from_quantizer.initializer if kernel_initializer == "quantizer" else kernel_initializer
@@ -98,6 +71,26 @@ class KernelLayer(tf.keras.layers.Layer):
         self.bias_regularizer = tf.keras.regularizers.get(bias_regularizer)
         self.kernel_constraint = tf.keras.constraints.get(kernel_constraint)
         self.bias_constraint = tf.keras.constraints.get(bias_constraint)
+        self.normalization = self._checked(normalization)
+        self.supports_masking = True
+
+    @property
+    def kernel_quantizer(self) -> quantizers.Quantizer:
+        """What the layer's weights are. Another may take its place at any time, with a built layer too.
+
+        What was compiled before, such as the function that `predict` keeps, goes on with the old one.
+        """
+        return self._kernel_quantizer
+
+    @kernel_quantizer.setter
+    def kernel_quantizer(self, quantizer: quantizers.Quantizer) -> None:
+        if self.deployment.keep_zeros:
+            self._require_zero(quantizer, "keep_zeros")
+        self._kernel_quantizer = quantizer
+
+    def _checked(
+        self, normalization: QuantBatchNormalization | dict[str, Any] | None
+    ) -> QuantBatchNormalization | None:
         if isinstance(normalization, dict):
             normalization = tf.keras.utils.deserialize_keras_object(normalization)
         if normalization is not None and not isinstance(normalization, QuantBatchNormalization):
@@ -105,10 +98,7 @@ class KernelLayer(tf.keras.layers.Layer):
                 f"{self.name}: normalization must be a QuantBatchNormalization, not {normalization!r}; "
                 "a stock BatchNormalization goes behind the layer"
             )
-        self.normalization = normalization
-        self.parameter_bits, self.bias_resolution = int(parameter_bits), float(bias_resolution)
-        self.scale_bits, self.keep_zeros = int(scale_bits), bool(keep_zeros)
-        self.supports_masking = True
+        return normalization
 
     def _count(self, name: str, value: int) -> int:
         """`value`, checked: a positive integer."""
@@ -154,10 +144,18 @@ class KernelLayer(tf.keras.layers.Layer):
             constraint=self.kernel_constraint,
         )
         self.kernel_mask = None
-        if self.keep_zeros:
+        if self.deployment.keep_zeros:
             self.kernel_mask = self.add_weight(
                 name="kernel_mask", shape=kernel_shape, initializer="ones", trainable=False
             )
+        self._add_bias_and_gain(fan_in=math.prod(kernel_shape) // self._channels)
+        self.stage_flag = stages.add_stage_flag(self, "bias_and_gain")
+        # Loading a model builds the parts of a layer before the layer.
+        if self.normalization is not None and not self.normalization.built:
+            self.normalization.build((*input_shape[:-1], self._channels))
+        self.built = True
+
+    def _add_bias_and_gain(self, fan_in: int) -> None:
         self.bias = None
         if self.use_bias:
             self.bias = self.add_weight(
@@ -168,17 +166,10 @@ class KernelLayer(tf.keras.layers.Layer):
                 constraint=self.bias_constraint,
             )
         self.gain = None
-        if self.gain_kind is not None:
-            fan_in = math.prod(kernel_shape) // self._channels
+        if self.deployment.gain is not None:
             start = tf.keras.initializers.Constant(self.kernel_quantizer.initial_gain(fan_in))
-            shape = () if self.gain_kind == "scalar" else (self._channels,)
+            shape = () if self.deployment.gain == "scalar" else (self._channels,)
             self.gain = self.add_weight(name="gain", shape=shape, initializer=start)
-        self.stage_flag = stages.add_stage_flag(self, "bias_and_gain")
-        # Loading a model builds the parts of a layer before the layer.
-        if self.normalization is not None and not self.normalization.built:
-            self.normalization.build((*input_shape[:-1], self._channels))
-        self._marked_product = self._mark_product()
-        self.built = True
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         output_shape = self.compute_output_shape(inputs.shape)
@@ -208,7 +199,7 @@ class KernelLayer(tf.keras.layers.Layer):
         # Where stage 1 meets a scale of 0, its offset must not divide by it.
         scale = tf.maximum(scale, 2.0**-60)
         arguments = (weights * flip, scale, offset / scale, real_weights * flip)
-        return self._marked_product(inputs, *(tf.cast(value, tf.float32) for value in arguments))
+        return self._marked_product()(inputs, *(tf.cast(value, tf.float32) for value in arguments))
 
     def _latent(self, dtype: tf.DType) -> tf.Tensor:
         kernel = tf.cast(self.kernel, dtype)
@@ -231,7 +222,7 @@ class KernelLayer(tf.keras.layers.Layer):
         shape = tuple(self.kernel.shape)
         if np.shape(kernel) != shape:
             raise ValueError(f"{self.name}: the kernel is {list(shape)}, not {list(np.shape(kernel))}")
-        if self.gain_kind != "channel" or (bias is not None and self.bias is None):
+        if self.deployment.gain != "channel" or (bias is not None and self.bias is None):
             raise ValueError(f"{self.name}: float weights need gain='channel', and use_bias=True if there is a bias")
         channels_last = self._output_channels_last(tf.constant(kernel)).numpy()
         latent, gain = self.kernel_quantizer.fit(channels_last)
@@ -245,21 +236,22 @@ class KernelLayer(tf.keras.layers.Layer):
 
     def get_prunable_weights(self) -> list[tf.Variable]:
         """What TFMOT's prune_low_magnitude sets to zero: the latent kernel."""
-        self._require_zero("pruning")
+        self._require_zero(self.kernel_quantizer, "pruning")
         return [self.kernel]
 
-    def _require_zero(self, what: str) -> None:
-        if not self.kernel_quantizer.grid.has_zero:
+    def _require_zero(self, quantizer: quantizers.Quantizer, what: str) -> None:
+        if not quantizer.grid.has_zero:
             raise ValueError(f"{self.name}: {what} needs a grid with zero: grid='symmetric', from 2 bits on")
 
-    def _mark_product(self) -> Callable[..., tf.Tensor]:
-        quantizer = self.kernel_quantizer
+    def _marked_product(self) -> Callable[..., tf.Tensor]:
+        """The deployed op of the layer as it is now: (x, weights, scale, offset, real weights) to the output."""
+        quantizer, deployment = self.kernel_quantizer, self.deployment
 
         def scaled_product(
             x: tf.Tensor, weights: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, real_weights: tf.Tensor
         ) -> tf.Tensor:
             del real_weights  # for the converter's report
-            if self.input_bits == 8:
+            if deployment.input_bits == 8:
                 return (self._exact_product(x, weights) + offset) * scale
             x, weights, scale, offset = (tf.cast(value, tf.float64) for value in (x, weights, scale, offset))
             return numerics.to_float32_sticky((self._product(x, weights) + offset) * scale)
@@ -271,8 +263,8 @@ class KernelLayer(tf.keras.layers.Layer):
             bits=quantizer.bits,
             code_offset=quantizer.grid.offset,
             code_step=quantizer.grid.step,
-            bias_resolution=f"{self.bias_resolution:g}",
-            input_bits=self.input_bits,
+            bias_resolution=f"{deployment.bias_resolution:g}",
+            input_bits=deployment.input_bits,
             **self._marker_attributes(),
         )
 
@@ -291,7 +283,7 @@ class KernelLayer(tf.keras.layers.Layer):
 
         def quantized(*plain: tf.Tensor) -> list[tf.Tensor]:
             rows = tf.stack(plain)
-            return tf.unstack(tf.where(on, numerics.quantize_linear(rows, self.parameter_bits), rows))
+            return tf.unstack(tf.where(on, numerics.quantize_linear(rows, self.deployment.parameter_bits), rows))
 
         variables = {"gain": self.gain, "bias": self.bias}
         present = {key: value for key, value in variables.items() if value is not None}
@@ -305,7 +297,7 @@ class KernelLayer(tf.keras.layers.Layer):
         scale, offset = folding.fold(step, parameters["gain"], parameters["bias"], self.normalization, statistics)
 
         def deployed(scale: tf.Tensor, offset: tf.Tensor) -> list[tf.Tensor]:
-            on_grid = folding.to_grid(scale, offset, self.bias_resolution, self.scale_bits)
+            on_grid = folding.to_grid(scale, offset, self.deployment.bias_resolution, self.deployment.scale_bits)
             return [tf.where(on, on_grid[0], scale), tf.where(on, on_grid[1], offset)]
 
         scale, offset = numerics.straight_through(deployed)(scale, offset)
@@ -332,11 +324,6 @@ class KernelLayer(tf.keras.layers.Layer):
             "kernel_constraint": tf.keras.constraints.serialize(self.kernel_constraint),
             "bias_constraint": tf.keras.constraints.serialize(self.bias_constraint),
             "kernel_quantizer": tf.keras.utils.serialize_keras_object(self.kernel_quantizer),
-            "gain": self.gain_kind,
             "normalization": None if normalization is None else tf.keras.utils.serialize_keras_object(normalization),
-            "parameter_bits": self.parameter_bits,
-            "bias_resolution": self.bias_resolution,
-            "scale_bits": self.scale_bits,
-            "keep_zeros": self.keep_zeros,
-            "input_bits": self.input_bits,
+            **self.deployment.get_config(),
         }

@@ -42,24 +42,24 @@ def normalization_affine(layer, stage):
 
 def deployed(layer, codes, step):
     """(codes, S, k): a layer in stage 2 is (product(x, codes) + k / resolution) * S. codes [..., channels]."""
-    gain = linear(np.float64(layer.gain.numpy()), layer.parameter_bits) if layer.gain is not None else 1.0
-    bias = linear(np.float64(layer.bias.numpy()), layer.parameter_bits) if layer.bias is not None else 0.0
+    gain = linear(np.float64(layer.gain.numpy()), layer.deployment.parameter_bits) if layer.gain is not None else 1.0
+    bias = linear(np.float64(layer.bias.numpy()), layer.deployment.parameter_bits) if layer.bias is not None else 0.0
     scale, offset = (np.broadcast_to(vector, codes.shape[-1]) for vector in (gain * step, gain * bias))
     if layer.normalization is not None:
         multiplier, shift = normalization_affine(layer.normalization, 2)
         scale, offset = scale * multiplier, offset * multiplier + shift
-    if layer.scale_bits == 8:  # the smallest scale that still holds the offset as an integer below 2^22
-        smallest = np.abs(offset) * max(layer.bias_resolution, 1) / 2**22
+    if layer.deployment.scale_bits == 8:  # the smallest scale that still holds the offset as an integer below 2^22
+        smallest = np.abs(offset) * max(layer.deployment.bias_resolution, 1) / 2**22
     else:  # below half of what 16 bits have left
-        smallest = np.abs(offset) * layer.bias_resolution / 2 ** (12 - layer.scale_bits)
+        smallest = np.abs(offset) * layer.deployment.bias_resolution / 2 ** (12 - layer.deployment.scale_bits)
     magnitude = np.maximum(np.abs(scale), np.maximum(smallest, 2.0**-30))
-    if layer.scale_bits < 8:  # and not less than 3 binary orders below the largest
+    if layer.deployment.scale_bits < 8:  # and not less than 3 binary orders below the largest
         magnitude = np.maximum(magnitude, 2.0 ** (np.floor(np.log2(magnitude.max())) - 3))
     sign = np.where(scale < 0, -1, 1)
     significand, exponent = np.frexp(magnitude)
     # 1, the free bits, and of what is left to 10 bits the first and the last.
-    free = 2**layer.scale_bits
-    rest = 0 if layer.scale_bits == 8 else 2 ** (8 - layer.scale_bits)
+    free = 2**layer.deployment.scale_bits
+    rest = 0 if layer.deployment.scale_bits == 8 else 2 ** (8 - layer.deployment.scale_bits)
     ten_bits = np.floor(significand * 2 * free) * (512 // free) + rest + 1
     odd = np.ldexp(ten_bits, exponent - 10)
-    return codes * sign, odd, np.rint(offset / odd * layer.bias_resolution)
+    return codes * sign, odd, np.rint(offset / odd * layer.deployment.bias_resolution)

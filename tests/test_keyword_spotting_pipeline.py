@@ -290,7 +290,7 @@ def test_m1_has_16_bit_activations_throughout() -> None:
     built = models.model("M1")
     quantizers = [layer for layer in built.layers if isinstance(layer, ql.activations.ActivationQuantizer)]
     assert [layer.bits for layer in quantizers] == [16] * 8
-    assert {layer.input_bits for layer in built.layers if hasattr(layer, "kernel")} == {16}
+    assert {layer.deployment.input_bits for layer in built.layers if hasattr(layer, "kernel")} == {16}
 
 
 def test_the_quantizer_can_be_another() -> None:

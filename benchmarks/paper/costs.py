@@ -117,7 +117,7 @@ def build(path: Path) -> Built:
 
 
 def _is_int8(network: Any) -> bool:
-    return all(getattr(layer, "input_bits", 8) == 8 for layer in network.layers)
+    return all(layer.deployment.input_bits == 8 for layer in network.layers if hasattr(layer, "deployment"))
 
 
 def cost_table(paths: dict[str, Path]) -> str:
