@@ -56,7 +56,7 @@ class ActivationQuantizer(tf.keras.layers.Layer):
         momentum: float | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**numerics.in_float32(kwargs))
         is_number = isinstance(max_value, int | float) and not isinstance(max_value, bool)
         is_good = momentum is not None if max_value is None else is_number and 0 < max_value < math.inf
         if not is_good:

@@ -55,7 +55,7 @@ class KernelLayer(tf.keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         keywords = deployments.take_keywords(kwargs)
-        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        super().__init__(activity_regularizer=activity_regularizer, **numerics.in_float32(kwargs))
         self.deployment = deployments.get(self.name, deployment, keywords)
         self.kernel_quantizer = quantizers.get(kernel_quantizer)
         from_quantizer = self.kernel_quantizer

@@ -39,7 +39,7 @@ class QuantBatchNormalization(tf.keras.layers.Layer):
         scaling: str | None = "channel",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**numerics.in_float32(kwargs))
         if bits not in range(2, 17):
             raise ValueError(f"{self.name}: bits must be 2 to 16, not {bits!r}")
         if scaling not in SCALINGS:

@@ -5,7 +5,8 @@ What must be exact works on the bits of a float or on float64; nothing here depe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -13,8 +14,18 @@ _MANTISSA = 0x007FFFFF
 _EXPONENT = 0x7F800000
 
 
+def in_float32(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer's keyword arguments, with dtype="float32" in the place of a mixed-precision policy, global or its own.
+
+    Half floats do not hold the integers of a sum. Keras casts what goes into a layer of another type than the model's.
+    """
+    policy = arguments.get("dtype") or tf.keras.mixed_precision.global_policy()
+    name = getattr(policy, "name", policy)
+    return {**arguments, "dtype": "float32"} if str(name).startswith("mixed_") else dict(arguments)
+
+
 def require_float32(layer: tf.keras.layers.Layer) -> None:
-    """Raises ValueError for a layer under a mixed-precision policy: half floats do not hold the integers of a sum."""
+    """Raises ValueError for a layer that was told to compute in another type, see `in_float32`."""
     if layer.compute_dtype != "float32":
         raise ValueError(f"{layer.name} would compute in {layer.compute_dtype}: give it dtype='float32'")
 

@@ -85,7 +85,11 @@ def quantize_model(model: tf.keras.Model, recipe: Recipe | None = None, calibrat
     Raises:
         ValueError: a model of another kind or without a layer to quantize, a recipe that names no layer, a calibration
             that does not fit.
+        TypeError: a recipe that is none.
     """
+    if recipe is not None and not isinstance(recipe, Recipe):
+        lead = f"Recipe(bits={recipe})" if isinstance(recipe, int) else "Recipe(...)"
+        raise TypeError(f"quantize_model takes a Recipe, not {recipe!r}: write {lead}")
     return build_twin(model, recipe or Recipe(), calibration).model
 
 

@@ -39,6 +39,16 @@ class Recipe:
     parameter_bits: int = 16
     keep_zeros: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for bits that do not exist."""
+        patterns = {f"layers[{pattern!r}]": chosen for pattern, chosen in self.layers.items()}
+        for name, chosen in {"bits": self.bits, "first_last_bits": self.first_last_bits, **patterns}.items():
+            if isinstance(chosen, int) and chosen not in range(1, 9):
+                raise ValueError(f"Recipe: {name} must be 1 to 8, not {chosen!r}")
+        for name in ("activation_bits", "parameter_bits"):
+            if getattr(self, name) not in range(2, 17):
+                raise ValueError(f"Recipe: {name} must be 2 to 16, not {getattr(self, name)!r}")
+
     @classmethod
     def clustered(cls, **arguments: Any) -> Recipe:
         """For a model whose kernels have few distinct values each, as TFMOT's weight clustering leaves them.

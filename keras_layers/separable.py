@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from . import deployment as deployments
-from . import quantizers
+from . import numerics, quantizers
 from .activations import ActivationQuantizer, QuantActivation
 from .conv import QuantConv1D, QuantConv2D, QuantDepthwiseConv1D, QuantDepthwiseConv2D, Sizes
 from .deployment import Deployment
@@ -54,7 +54,7 @@ class _SeparableConv(tf.keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         keywords = deployments.take_keywords(kwargs)
-        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        super().__init__(activity_regularizer=activity_regularizer, **numerics.in_float32(kwargs))
         self.deployment = deployments.get(self.name, deployment, keywords)
         window = {
             "kernel_size": kernel_size,

@@ -6,6 +6,7 @@ stage is saved with the weights, takes effect without compiling anew, and is fou
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
@@ -83,6 +84,10 @@ class TwoStage(tf.keras.callbacks.Callback):
     `fit(initial_epoch=...)` goes on in the stage in which it stood. `keep_stage=True` never goes back from stage 2 to
     1: for a loaded model that has finished both stages and trains on with a count of epochs that starts again.
 
+    Callbacks that keep the best epoch must not look at stage 1, whose losses are lower: give `EarlyStopping` its
+    `start_from_epoch`, the first epoch in stage 2. `fit` warns where it ends in stage 1 after all. TwoStage sees what
+    callbacks before it in the list have done, so it belongs behind them.
+
     Args:
         second_stage_epochs: epochs in stage 2; the paper spends 7 % of the updates there.
         learning_rate: for stage 2, or None to keep what the optimizer has.
@@ -106,9 +111,31 @@ class TwoStage(tf.keras.callbacks.Callback):
         self.parts = tuple(parts)
         self.keep_stage = keep_stage
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        if self.learning_rate is None:
+            return
+        rate = self.model.optimizer.get_config().get("learning_rate")
+        if isinstance(rate, dict):
+            raise ValueError(
+                f"TwoStage(learning_rate={self.learning_rate!r}) cannot set what the optimizer's "
+                f"{rate.get('class_name')} schedules: leave learning_rate out, or compile with a number"
+            )
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        if self.second_stage_epochs > 0 and not self._is_in_stage_two():
+            first = max(self.params["epochs"] - self.second_stage_epochs, 0)
+            warnings.warn(
+                f"fit leaves {self.model.name} in stage 1: it ended early, or a callback such as EarlyStopping or "
+                "ModelCheckpoint brought weights of stage 1 back; start them in stage 2, EarlyStopping with "
+                f"start_from_epoch={first}",
+                stacklevel=2,
+            )
+
+    def _is_in_stage_two(self) -> bool:
+        return any(float(flag.numpy()) > 0.5 for *_, flag in stage_flags(self.model.variables))
+
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        flags = [flag for *_, flag in stage_flags(self.model.variables)]
-        in_stage_two = any(float(flag.numpy()) > 0.5 for flag in flags)
+        in_stage_two = self._is_in_stage_two()
         if epoch < self.params["epochs"] - self.second_stage_epochs:
             if not (self.keep_stage and in_stage_two):
                 set_stage(self.model, 1)

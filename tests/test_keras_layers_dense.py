@@ -249,14 +249,33 @@ def test_unknown_inputs_are_refused():
         ql.QuantDense(3).build((None, None))
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        lambda: ql.QuantDense(2, dtype="mixed_float16"),
-        lambda: ql.ClippedReLU(4.0, dtype="mixed_float16"),
-        lambda: ql.QuantBatchNormalization(dtype="mixed_float16"),
-    ],
-)
-def test_half_floats_are_refused(layer):
+LAYERS = {
+    "dense": lambda **arguments: ql.QuantDense(2, **arguments),
+    "relu": lambda **arguments: ql.ClippedReLU(4.0, **arguments),
+    "normalization": lambda **arguments: ql.QuantBatchNormalization(**arguments),
+    "separable": lambda **arguments: ql.QuantSeparableConv1D(2, 1, **arguments),
+}
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_compute_in_float32_under_mixed_precision(name, policy):
+    x = RNG(0).normal(size=(2, 5, 3)).astype(np.float16)
+    expected = LAYERS[name]()
+    outputs = expected(x.astype(np.float32))
+    tf.keras.mixed_precision.set_global_policy(policy)
+    try:
+        by_global = LAYERS[name]()
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    for layer in (by_global, LAYERS[name](dtype=policy)):
+        assert layer(x).dtype == tf.float32
+        layer.set_weights(expected.get_weights())
+        np.testing.assert_array_equal(layer(x), outputs)
+        assert type(layer).from_config(layer.get_config()).compute_dtype == "float32"
+
+
+@pytest.mark.parametrize("name", ["dense", "relu", "normalization"])
+def test_half_floats_that_are_asked_for_are_refused(name):
     with pytest.raises(ValueError, match="give it dtype='float32'"):
-        layer()(tf.zeros((1, 3)))
+        LAYERS[name](dtype="float16")(tf.zeros((1, 3)))

@@ -305,10 +305,30 @@ def bad(name: str) -> tuple[object, object, object]:
         "count": (model, None, [x, x]),
         "missing": (two, None, {"a": x[:, :2], "c": x[:, :2]}),
         "lengths": (two, None, {"a": x[:, :2], "b": x[:1, :2]}),
-        "bits": (model, ql.Recipe(bits=9, first_last_bits=None), x),
         "nothing": (keras.Sequential([keras.Input((4, 4)), layers.LSTM(3, name="memory")], name="net"), None, None),
         "no zero": (model, ql.Recipe(bits=1, first_last_bits=None, keep_zeros=True), x),
     }[name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"bits": 12}, "Recipe: bits must be 1 to 8, not 12"),
+        ({"first_last_bits": 0}, "Recipe: first_last_bits must be 1 to 8, not 0"),
+        ({"layers": {"stem*": 9}}, r"Recipe: layers\['stem\*'\] must be 1 to 8, not 9"),
+        ({"activation_bits": 1}, "Recipe: activation_bits must be 2 to 16, not 1"),
+        ({"parameter_bits": 17}, "Recipe: parameter_bits must be 2 to 16, not 17"),
+    ],
+)
+def test_a_recipe_refuses_bits_that_do_not_exist(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ql.Recipe(**arguments)
+
+
+def test_bits_in_the_place_of_a_recipe_are_refused_with_the_mend():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    with pytest.raises(TypeError, match=r"takes a Recipe, not 4: write Recipe\(bits=4\)"):
+        ql.quantize_model(model, 4)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +345,6 @@ def bad(name: str) -> tuple[object, object, object]:
         ("count", "the calibration has 2 arrays, net takes 1 inputs"),
         ("missing", "the calibration has no array 'b': it holds a, c"),
         ("lengths", "different numbers of samples"),
-        ("bits", "Linear: bits must be 1 to 8, not 9"),
         ("nothing", r"nothing to quantize in net: memory \(LSTM\) left as it is"),
         ("no zero", "keep_zeros needs a grid with zero"),
     ],

@@ -222,6 +222,31 @@ def test_two_stage_sets_the_learning_rate_once_for_stage_two():
     assert list(record.rates.values()) == pytest.approx([0.01, 0.002, 0.002])
 
 
+def test_a_schedule_of_the_optimizer_is_refused_beside_a_learning_rate():
+    model = sequential()
+    model.compile(keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.01, 10, 0.9)), "mse")
+    with pytest.raises(ValueError, match="cannot set what the optimizer's ExponentialDecay schedules"):
+        fit(model, 2, ql.TwoStage(1, learning_rate=0.002))
+
+
+def test_fit_says_that_it_ends_in_stage_one():
+    model = compiled(sequential())
+    # The loss of these labels cannot fall by 1000: the first epoch is the best.
+    early = keras.callbacks.EarlyStopping("loss", min_delta=1000, patience=1, restore_best_weights=True)
+    with pytest.warns(UserWarning, match="in stage 1: .*EarlyStopping with start_from_epoch=5"):
+        fit(model, 6, early, ql.TwoStage(1))
+    assert ql.stage_of(model) == 1
+
+
+def test_an_early_stop_that_starts_in_stage_two_stays_there():
+    model = compiled(sequential())
+    early = keras.callbacks.EarlyStopping(
+        "loss", min_delta=1000, patience=1, restore_best_weights=True, start_from_epoch=1
+    )
+    fit(model, 6, early, ql.TwoStage(5))
+    assert ql.stage_of(model) == 2
+
+
 def test_two_stage_with_some_parts():
     model = compiled(sequential())
     fit(model, 2, ql.TwoStage(2, parts=["activations"]))
