@@ -209,7 +209,7 @@ DOTPROD void multiply_int8_dotprod(const uint8_t *blocks, size_t block_bytes, co
     const int32_t features = header.input_features, channels = header.output_channels;                                 \
     const uint8_t *plane = layer + header.plane_offset[0];                                                             \
     const size_t channel_bytes = 4 * (size_t)subbyte_blocks(features, 8);                                              \
-    subbyte_inputs inputs = {.rows = 1};                                                                               \
+    const subbyte_epilogue epilogue = subbyte_make_epilogue(layer, &header);                                           \
     for (int32_t tile = 0; tile < channels; tile += SUBBYTE_TILE) {                                                    \
       const int32_t count = channels - tile < SUBBYTE_TILE ? channels - tile : SUBBYTE_TILE;                           \
       int32_t sums[SUBBYTE_TILE] = {0};                                                                                \
@@ -223,7 +223,7 @@ DOTPROD void multiply_int8_dotprod(const uint8_t *blocks, size_t block_bytes, co
           multiply(blocks, 4 * (size_t)(count - c), x, features, 2, sums + c);                                         \
         }                                                                                                              \
       }                                                                                                                \
-      finish(&header, layer, tile, count, inputs.rows, inputs.sums, sums, y + tile);                                   \
+      finish_int8(&epilogue, tile, count, 1, NULL, sums, y + tile);                                                    \
     }                                                                                                                  \
   }
 

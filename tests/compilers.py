@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 INCLUDE = ROOT / "kernels" / "include"
 SOURCES = ROOT / "kernels" / "src"
-PLUGIN = {"blocks.c", "parallel.c", "partition.c", "plugin.c", "threads.c"}  # what the core does without
+PLUGIN = {"arena.c", "parallel.c", "partition.c", "plugin.c", "threads.c"}  # what the core does without
 STRICT = ["-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic"]
 
 ZIG = [sys.executable, "-m", "ziglang", "cc"]

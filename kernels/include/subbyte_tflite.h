@@ -78,7 +78,7 @@ template <int kind> TfLiteStatus Prepare(TfLiteContext *context, TfLiteNode *nod
     return Report(context, "the second input must be the packed layer: a constant uint8 tensor");
   }
   const subbyte_activation x = Describe(input), y = Describe(output);
-  const char *fault = subbyte_fit_op(&data->op, kind, packed.data.raw_const, packed.bytes, &x, &y);
+  const char *fault = subbyte_fit_op(&data->op, kind, packed.data.raw_const, packed.bytes, &x, &y, data->isa);
   if (fault != nullptr) {
     return Report(context, fault);
   }
@@ -95,8 +95,7 @@ template <int kind> TfLiteStatus Prepare(TfLiteContext *context, TfLiteNode *nod
 inline TfLiteStatus Invoke(TfLiteContext *context, TfLiteNode *node) {
   const OpData *data = static_cast<const OpData *>(node->user_data);
   subbyte_run_op(&data->op, context->tensors[node->inputs->data[0]].data.raw,
-                 context->tensors[node->outputs->data[0]].data.raw, context->tensors[data->scratch].data.raw,
-                 data->isa);
+                 context->tensors[node->outputs->data[0]].data.raw, context->tensors[data->scratch].data.raw);
   return kTfLiteOk;
 }
 

@@ -80,7 +80,7 @@ template <int kind> TfLiteStatus PrepareMicro(TfLiteContext *context, TfLiteNode
     return ReportMicro("the second input must be the packed layer: a constant uint8 tensor");
   }
   const subbyte_activation x = DescribeMicro(*input.get()), y = DescribeMicro(*output.get());
-  const char *fault = subbyte_fit_op(&data->op, kind, packed.get()->data.data, packed.get()->bytes, &x, &y);
+  const char *fault = subbyte_fit_op(&data->op, kind, packed.get()->data.data, packed.get()->bytes, &x, &y, data->isa);
   if (fault != nullptr) {
     return ReportMicro(fault);
   }
@@ -101,7 +101,7 @@ inline TfLiteStatus InvokeMicro(TfLiteContext *context, TfLiteNode *node) {
   const MicroOpData *data = static_cast<const MicroOpData *>(node->user_data);
   void *scratch = data->scratch >= 0 ? context->GetScratchBuffer(context, data->scratch) : nullptr;
   subbyte_run_op(&data->op, tflite::micro::GetEvalInput(context, node, 0)->data.data,
-                 tflite::micro::GetEvalOutput(context, node, 0)->data.data, scratch, data->isa);
+                 tflite::micro::GetEvalOutput(context, node, 0)->data.data, scratch);
   return kTfLiteOk;
 }
 

@@ -344,14 +344,14 @@ TARGET static int32_t input_sum(const int8_t *x, int32_t features) {
   return sum;
 }
 
-TARGET static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
-                          int32_t rows, const int32_t *input_sums, const int32_t *sums, int8_t *output) {
-  subbyte_finish_rows(header, layer, first, channels, rows, input_sums, sums, output);
+TARGET static void finish_int8(const subbyte_epilogue *epilogue, int32_t first, int32_t channels, int32_t rows,
+                               const int32_t *input_sums, const int32_t *sums, void *output) {
+  subbyte_finish_int8(epilogue, first, channels, rows, input_sums, sums, output);
 }
 
-TARGET static void finish_int16(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
-                                int32_t rows, const int32_t *input_sums, const int32_t *sums, int16_t *output) {
-  subbyte_finish_int16_rows(header, layer, first, channels, rows, input_sums, sums, output);
+TARGET static void finish_int16(const subbyte_epilogue *epilogue, int32_t first, int32_t channels, int32_t rows,
+                                const int32_t *input_sums, const int32_t *sums, void *output) {
+  subbyte_finish_int16(epilogue, first, channels, rows, input_sums, sums, output);
 }
 
 const subbyte_isa subbyte_avx2 = {
@@ -359,10 +359,11 @@ const subbyte_isa subbyte_avx2 = {
     .runs = runs_avx2,
     .linear_sums = linear_sums,
     .codebook_sums = codebook_sums,
+    SUBBYTE_PORTABLE_DECODING,
     .depthwise_sums = depthwise_sums,
     .input_sum = input_sum,
-    .finish = finish,
-    .finish_int16 = finish_int16,
+    .split = subbyte_portable_split,
+    .finish = {[SUBBYTE_REQUANTIZE_FLOAT32] = finish_int8, [SUBBYTE_REQUANTIZE_FIXED_POINT] = finish_int16},
 };
 
 #endif

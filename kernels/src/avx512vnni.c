@@ -112,7 +112,7 @@ OPERATION void transpose(const vector from[4], vector to[4]) {
   to[3] = _mm512_shuffle_i32x4(high[0], high[1], 0xdd);
 }
 
-#include "vnni.h"
+#include "vnni_decoded.h"
 
 static int runs(void) {
   return subbyte_has(bit_AVX512F | bit_AVX512BW | bit_AVX512VL, bit_AVX512VNNI, SUBBYTE_ZMM);
@@ -146,43 +146,40 @@ typedef struct finisher {
   __m512i smallest;   // in bytes
 } finisher;
 
-// How to read the records of a layer.
-typedef struct records {
-  const uint8_t *biases, *multipliers; // of channel 0
+// The counts and masks that reading the records of a layer takes, in registers.
+typedef struct record_reader {
   __m128i bias_down, bias_shift, multiplier_shift;
   __m512i multiplier_mask, multiplier_base;
-} records;
+} record_reader;
 
-OPERATION records find_records(const subbyte_header *header, const uint8_t *layer) {
-  return (records){
-      .biases = layer + header->bias_offset,
-      .multipliers = layer + subbyte_first_multiplier(header),
-      .bias_down = _mm_cvtsi32_si128(header->multiplier_bits),
-      .bias_shift = _mm_cvtsi32_si128(header->bias_shift),
-      .multiplier_shift = _mm_cvtsi32_si128(header->multiplier_shift),
-      .multiplier_mask = _mm512_set1_epi32((int32_t)subbyte_multiplier_mask(header)),
-      .multiplier_base = _mm512_set1_epi32((int32_t)subbyte_multiplier_base(layer, header)),
+OPERATION record_reader make_reader(const subbyte_records *records) {
+  return (record_reader){
+      .bias_down = _mm_cvtsi32_si128(records->multiplier_bits),
+      .bias_shift = _mm_cvtsi32_si128(records->bias_shift),
+      .multiplier_shift = _mm_cvtsi32_si128(records->multiplier_shift),
+      .multiplier_mask = _mm512_set1_epi32((int32_t)records->multiplier_mask),
+      .multiplier_base = _mm512_set1_epi32((int32_t)records->multiplier_base),
   };
 }
 
 // Of the channels of a panel that are in the mask.
-OPERATION void load_records(const subbyte_header *header, const records *records, int is_in_bias, int32_t channel,
+OPERATION void load_records(const subbyte_records *records, const record_reader *reader, int32_t channel,
                             __mmask16 mask, __m512i *biases, __m512 *multipliers) {
   const size_t c = (size_t)channel;
-  if (is_in_bias) {
+  if (records->multiplier_type == SUBBYTE_MULTIPLIER_IN_BIAS) {
     const __m512i words = _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(mask, records->biases + 2 * c));
-    const __m512i codes = _mm512_and_si512(words, records->multiplier_mask);
-    *biases = _mm512_sll_epi32(_mm512_sra_epi32(words, records->bias_down), records->bias_shift);
+    const __m512i codes = _mm512_and_si512(words, reader->multiplier_mask);
+    *biases = _mm512_sll_epi32(_mm512_sra_epi32(words, reader->bias_down), reader->bias_shift);
     *multipliers = _mm512_castsi512_ps(
-        _mm512_add_epi32(records->multiplier_base, _mm512_sll_epi32(codes, records->multiplier_shift)));
+        _mm512_add_epi32(reader->multiplier_base, _mm512_sll_epi32(codes, reader->multiplier_shift)));
     return;
   }
-  const __m512i stored = header->bias_type == SUBBYTE_BIAS_INT16
+  const __m512i stored = records->bias_type == SUBBYTE_BIAS_INT16
                              ? _mm512_cvtepi16_epi32(_mm256_maskz_loadu_epi16(mask, records->biases + 2 * c))
                              : _mm512_maskz_loadu_epi32(mask, records->biases + 4 * c);
-  *biases = _mm512_sll_epi32(stored, records->bias_shift);
+  *biases = _mm512_sll_epi32(stored, reader->bias_shift);
   *multipliers = _mm512_castsi512_ps(
-      header->multiplier_type == SUBBYTE_MULTIPLIER_UFLOAT16
+      records->multiplier_type == SUBBYTE_MULTIPLIER_UFLOAT16
           ? _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, records->multipliers + 2 * c)), 14)
           : _mm512_maskz_loadu_epi32(mask, records->multipliers + 4 * c));
 }
@@ -204,109 +201,116 @@ OPERATION __m512i narrow(const finisher *finisher, const __m512i scaled[4]) {
   return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), codes);
 }
 
-OPERATION finisher make_finisher(const subbyte_header *header, const records *records, int is_in_bias, int32_t channel,
+OPERATION finisher make_finisher(const subbyte_epilogue *epilogue, const subbyte_records *records, int32_t channel,
                                  int panels, __mmask16 mask) {
   finisher finisher = {
-      .step = _mm512_set1_epi32(header->code_step),
-      .largest = _mm512_set1_ps((float)(header->clamp_max - header->output_zero_point)),
-      .zero_point = _mm512_set1_epi16(header->output_zero_point),
-      .smallest = _mm512_set1_epi8((char)header->clamp_min),
+      .step = _mm512_set1_epi32(epilogue->step),
+      .largest = _mm512_set1_ps((float)(epilogue->clamp_max - epilogue->zero_point)),
+      .zero_point = _mm512_set1_epi16((int16_t)epilogue->zero_point),
+      .smallest = _mm512_set1_epi8((char)epilogue->clamp_min),
   };
+  const record_reader reader = make_reader(records);
   UNROLL
   for (int panel = 0; panel < panels; ++panel) {
     const __mmask16 exist = panel < panels - 1 ? 0xffff : mask;
-    load_records(header, records, is_in_bias, channel + SUBBYTE_PANEL * panel, exist, &finisher.biases[panel],
+    load_records(records, &reader, channel + SUBBYTE_PANEL * panel, exist, &finisher.biases[panel],
                  &finisher.multipliers[panel]);
   }
   return finisher;
 }
 
-OPERATION __m512i offset_of(const subbyte_header *header, int is_linear, const int32_t *input_sums, int32_t row) {
-  return _mm512_set1_epi32(is_linear ? header->code_offset * input_sums[row] : 0);
+// What rows of sums become codes by.
+typedef struct job {
+  const subbyte_epilogue *epilogue;
+  int is_linear; // a constant to the compiler: the sums are of codes
+  int32_t rows;
+  const int32_t *input_sums;
+} job;
+
+OPERATION __m512i offset_of(const job *job, int32_t row) {
+  return _mm512_set1_epi32(job->is_linear ? job->epilogue->offset * job->input_sums[row] : 0);
 }
 
 // Three or four panels, row by row; of the last the channels in the mask exist.
-OPERATION void finish_some(const subbyte_header *header, const records *records, int is_in_bias, int32_t channel,
-                           int panels, __mmask16 mask, int is_linear, int32_t rows, const int32_t *input_sums,
+OPERATION void finish_some(const job *job, const subbyte_records *records, int32_t channel, int panels, __mmask16 mask,
                            const int32_t *sums, int8_t *output) {
-  const finisher finisher = make_finisher(header, records, is_in_bias, channel, panels, mask);
+  const finisher finisher = make_finisher(job->epilogue, records, channel, panels, mask);
   const __mmask64 bytes =
       (__mmask64)mask << SUBBYTE_PANEL * (panels - 1) | (((__mmask64)1 << SUBBYTE_PANEL * (panels - 1)) - 1);
-  for (int32_t row = 0; row < rows; ++row) {
-    const __m512i offset = offset_of(header, is_linear, input_sums, row);
+  for (int32_t row = 0; row < job->rows; ++row) {
+    const __m512i offset = offset_of(job, row);
     __m512i scaled[4];
     UNROLL
     for (int panel = 0; panel < 4; ++panel) {
       scaled[panel] =
-          panel < panels ? scale(&finisher, panel, sums + SUBBYTE_PANEL * panel, is_linear, offset) : scaled[0];
+          panel < panels ? scale(&finisher, panel, sums + SUBBYTE_PANEL * panel, job->is_linear, offset) : scaled[0];
     }
     _mm512_mask_storeu_epi8(output, bytes, narrow(&finisher, scaled));
     sums += SUBBYTE_TILE;
-    output += header->output_channels;
+    output += job->epilogue->output_channels;
   }
 }
 
 // The channels of one panel that are in the mask, four rows at once.
-OPERATION void finish_one(const subbyte_header *header, const records *records, int is_in_bias, int32_t channel,
-                          __mmask16 mask, int is_linear, int32_t rows, const int32_t *input_sums, const int32_t *sums,
-                          int8_t *output) {
-  const finisher finisher = make_finisher(header, records, is_in_bias, channel, 1, mask);
-  for (int32_t row = 0; row < rows; row += 4) {
+OPERATION void finish_one(const job *job, const subbyte_records *records, int32_t channel, __mmask16 mask,
+                          const int32_t *sums, int8_t *output) {
+  const finisher finisher = make_finisher(job->epilogue, records, channel, 1, mask);
+  for (int32_t row = 0; row < job->rows; row += 4) {
     __m512i scaled[4];
     UNROLL
     for (int32_t i = 0; i < 4; ++i) {
-      const int32_t from = row + i < rows ? row + i : row;
-      scaled[i] =
-          scale(&finisher, 0, sums + SUBBYTE_TILE * from, is_linear, offset_of(header, is_linear, input_sums, from));
+      const int32_t from = row + i < job->rows ? row + i : row;
+      scaled[i] = scale(&finisher, 0, sums + SUBBYTE_TILE * from, job->is_linear, offset_of(job, from));
     }
     const __m512i codes = narrow(&finisher, scaled);
     const __m128i quarters[4] = {_mm512_castsi512_si128(codes), _mm512_extracti32x4_epi32(codes, 1),
                                  _mm512_extracti32x4_epi32(codes, 2), _mm512_extracti32x4_epi32(codes, 3)};
     UNROLL
     for (int32_t i = 0; i < 4; ++i) {
-      if (row + i < rows) {
-        _mm_mask_storeu_epi8(output + (ptrdiff_t)header->output_channels * (row + i), mask, quarters[i]);
+      if (row + i < job->rows) {
+        _mm_mask_storeu_epi8(output + (ptrdiff_t)job->epilogue->output_channels * (row + i), mask, quarters[i]);
       }
     }
   }
 }
 
-OPERATION void finish_channels(const subbyte_header *header, const uint8_t *layer, int is_in_bias, int32_t first,
-                               int32_t channels, int is_linear, int32_t rows, const int32_t *input_sums,
-                               const int32_t *sums, int8_t *output) {
-  const records records = find_records(header, layer);
+OPERATION void finish_channels(const job *job, const subbyte_records *records, int32_t channels, const int32_t *sums,
+                               int8_t *output) {
   const int32_t last = (channels - 1) % SUBBYTE_PANEL + 1; // of the last panel
   const __mmask16 mask = (__mmask16)((1 << last) - 1);
   int32_t c = 0;
   for (; channels - c > 3 * SUBBYTE_PANEL; c += 4 * SUBBYTE_PANEL) {
-    finish_some(header, &records, is_in_bias, first + c, 4, channels - c > 4 * SUBBYTE_PANEL ? 0xffff : mask, is_linear,
-                rows, input_sums, sums + c, output + c);
+    finish_some(job, records, c, 4, channels - c > 4 * SUBBYTE_PANEL ? 0xffff : mask, sums + c, output + c);
   }
   if (channels - c > 2 * SUBBYTE_PANEL) {
-    finish_some(header, &records, is_in_bias, first + c, 3, mask, is_linear, rows, input_sums, sums + c, output + c);
+    finish_some(job, records, c, 3, mask, sums + c, output + c);
     return;
   }
   for (; c < channels; c += SUBBYTE_PANEL) {
-    finish_one(header, &records, is_in_bias, first + c, channels - c > SUBBYTE_PANEL ? 0xffff : mask, is_linear, rows,
-               input_sums, sums + c, output + c);
+    finish_one(job, records, c, channels - c > SUBBYTE_PANEL ? 0xffff : mask, sums + c, output + c);
   }
 }
 
-TARGET static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
-                          int32_t rows, const int32_t *input_sums, const int32_t *sums, int8_t *output) {
-  const int is_in_bias = header->multiplier_type == SUBBYTE_MULTIPLIER_IN_BIAS;
-  if (header->decode == SUBBYTE_CODEBOOK) {
-    finish_channels(header, layer, is_in_bias, first, channels, 0, rows, input_sums, sums, output);
-  } else if (is_in_bias) { // as what we train has
-    finish_channels(header, layer, 1, first, channels, 1, rows, input_sums, sums, output);
+TARGET static void finish_int8(const subbyte_epilogue *epilogue, int32_t first, int32_t channels, int32_t rows,
+                               const int32_t *input_sums, const int32_t *sums, void *output) {
+  subbyte_records records = subbyte_records_from(&epilogue->records, first);
+  job job = {epilogue, 0, rows, input_sums};
+  if (epilogue->offset == 0 && epilogue->step == 1) {
+    finish_channels(&job, &records, channels, sums, output);
+    return;
+  }
+  job.is_linear = 1;
+  if (records.multiplier_type == SUBBYTE_MULTIPLIER_IN_BIAS) { // as what we train has
+    records.multiplier_type = SUBBYTE_MULTIPLIER_IN_BIAS;
+    finish_channels(&job, &records, channels, sums, output);
   } else {
-    finish_channels(header, layer, 0, first, channels, 1, rows, input_sums, sums, output);
+    finish_channels(&job, &records, channels, sums, output);
   }
 }
 
-TARGET static void finish_int16(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
-                                int32_t rows, const int32_t *input_sums, const int32_t *sums, int16_t *output) {
-  subbyte_finish_int16_rows(header, layer, first, channels, rows, input_sums, sums, output);
+TARGET static void finish_int16(const subbyte_epilogue *epilogue, int32_t first, int32_t channels, int32_t rows,
+                                const int32_t *input_sums, const int32_t *sums, void *output) {
+  subbyte_finish_int16(epilogue, first, channels, rows, input_sums, sums, output);
 }
 
 const subbyte_isa subbyte_avx512vnni = {
@@ -318,10 +322,11 @@ const subbyte_isa subbyte_avx512vnni = {
     .depthwise_sums = depthwise_sums,
     .decode = decode,
     .flip = 128,
+    .prefers_decoded = 1,
     .flip_inputs = flip_inputs,
     .input_sum = input_sum,
-    .finish = finish,
-    .finish_int16 = finish_int16,
+    .split = subbyte_portable_split,
+    .finish = {[SUBBYTE_REQUANTIZE_FLOAT32] = finish_int8, [SUBBYTE_REQUANTIZE_FIXED_POINT] = finish_int16},
 };
 
 #endif

@@ -116,7 +116,7 @@ OPERATION void transpose(const vector from[4], vector to[4]) {
   to[3] = _mm256_permute2x128_si256(from[2], from[3], 0x31);
 }
 
-#include "vnni.h"
+#include "vnni_decoded.h"
 
 static int runs(void) {
 #if defined(SUBBYTE_AVXVNNI_IN_AVX512)
@@ -154,14 +154,14 @@ TARGET static int32_t input_sum(const int8_t *x, int32_t features) {
   return sum;
 }
 
-TARGET static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
-                          int32_t rows, const int32_t *input_sums, const int32_t *sums, int8_t *output) {
-  subbyte_finish_rows(header, layer, first, channels, rows, input_sums, sums, output);
+TARGET static void finish_int8(const subbyte_epilogue *epilogue, int32_t first, int32_t channels, int32_t rows,
+                               const int32_t *input_sums, const int32_t *sums, void *output) {
+  subbyte_finish_int8(epilogue, first, channels, rows, input_sums, sums, output);
 }
 
-TARGET static void finish_int16(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
-                                int32_t rows, const int32_t *input_sums, const int32_t *sums, int16_t *output) {
-  subbyte_finish_int16_rows(header, layer, first, channels, rows, input_sums, sums, output);
+TARGET static void finish_int16(const subbyte_epilogue *epilogue, int32_t first, int32_t channels, int32_t rows,
+                                const int32_t *input_sums, const int32_t *sums, void *output) {
+  subbyte_finish_int16(epilogue, first, channels, rows, input_sums, sums, output);
 }
 
 const subbyte_isa subbyte_avxvnni = {
@@ -173,10 +173,11 @@ const subbyte_isa subbyte_avxvnni = {
     .depthwise_sums = depthwise_sums,
     .decode = decode,
     .flip = 128,
+    .prefers_decoded = 1,
     .flip_inputs = flip_inputs,
     .input_sum = input_sum,
-    .finish = finish,
-    .finish_int16 = finish_int16,
+    .split = subbyte_portable_split,
+    .finish = {[SUBBYTE_REQUANTIZE_FLOAT32] = finish_int8, [SUBBYTE_REQUANTIZE_FIXED_POINT] = finish_int16},
 };
 
 #endif

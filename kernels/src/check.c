@@ -1,5 +1,5 @@
 // Is this a packed layer that the kernels may trust? The only place that doubts the bytes.
-#include "layout.h"
+#include "records.h"
 
 enum { MAX_BIAS_SHIFT = 15 };
 
@@ -128,9 +128,9 @@ static int has_good_sections(const subbyte_header *h) {
   if (h->decode == SUBBYTE_CODEBOOK && !is_inside(h, (span){h->codebook_offset, 1u << h->weight_bits, 4})) {
     return 0;
   }
-  const uint64_t multiplier_bytes = is_in_bias(h) ? 4 : subbyte_multiplier_bytes(h) * channels;
+  const uint64_t multiplier_bytes = is_in_bias(h) ? 4 : subbyte_multiplier_bytes(h->multiplier_type) * channels;
   return is_inside(h, (span){h->multiplier_offset, multiplier_bytes, 4}) &&
-         is_inside(h, (span){h->bias_offset, subbyte_bias_bytes(h) * channels, 4});
+         is_inside(h, (span){h->bias_offset, subbyte_bias_bytes(h->bias_type) * channels, 4});
 }
 
 // Largest magnitude of a weight.
@@ -154,8 +154,9 @@ static int has_good_biases(const uint8_t *layer, const subbyte_header *h) {
   const int64_t largest_sum = is_int16(h) ? SUBBYTE_MAX_INT16_SUM : INT32_MAX;
   const int64_t largest_input = is_int16(h) ? 32768 + 128 : 128; // and 128 more are in the bias
   const int64_t room = largest_sum - largest_input * h->input_features * largest_weight(layer, h);
+  const subbyte_records records = subbyte_find_records(layer, h);
   for (int32_t channel = 0; channel < h->output_channels; ++channel) {
-    int64_t bias = subbyte_load_bias(layer, h, channel);
+    int64_t bias = subbyte_bias(&records, channel);
     if (bias > room || bias < -room) {
       return 0;
     }
@@ -171,8 +172,9 @@ static int is_int16_multiplier(float multiplier) {
 }
 
 static int has_good_multipliers(const uint8_t *layer, const subbyte_header *h) {
+  const subbyte_records records = subbyte_find_records(layer, h);
   for (int32_t channel = 0; channel < h->output_channels; ++channel) {
-    const float multiplier = subbyte_load_multiplier(layer, h, channel);
+    const float multiplier = subbyte_multiplier(&records, channel);
     if (!is_finite(multiplier) || (is_int16(h) && !is_int16_multiplier(multiplier))) {
       return 0;
     }

@@ -311,20 +311,17 @@ static int32_t input_sum(const int8_t *x, int32_t features) {
   return total;
 }
 
-// Compiled for the same processor.
-static void finish(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels, int32_t rows,
-                   const int32_t *input_sums, const int32_t *sums, int8_t *output) {
-  subbyte_portable.finish(header, layer, first, channels, rows, input_sums, sums, output);
-}
-
 const subbyte_isa subbyte_dsp = {
     .name = "dsp",
     .runs = runs_dsp,
     .linear_sums = linear_sums,
     .codebook_sums = codebook_sums,
+    SUBBYTE_PORTABLE_DECODING,
     .depthwise_sums = depthwise_sums,
     .input_sum = input_sum,
-    .finish = finish,
+    .split = subbyte_portable_split,
+    .finish = {[SUBBYTE_REQUANTIZE_FLOAT32] = subbyte_portable_finish_int8,
+               [SUBBYTE_REQUANTIZE_FIXED_POINT] = subbyte_portable_finish_int16},
 };
 
 #endif

@@ -1,6 +1,8 @@
-// A variant: the leaf loops of one instruction set. It knows nothing of layers, zero points or rounding.
+// A variant: the loops of one instruction set, in three groups. A layer is computed by preparing its inputs, by sums of
+// products, and by a finish that rounds them.
 //
-// A new one is a file that defines a `const subbyte_isa`, its condition below and its line in isa.c.
+// A new variant is a file that defines a `const subbyte_isa`, its condition below and its line in isa.c. It fills every
+// slot: with a loop of its own, or with the portable one.
 #ifndef SUBBYTE_ISA_H
 #define SUBBYTE_ISA_H
 
@@ -45,7 +47,7 @@ typedef struct subbyte_panels {
   int32_t count;                         // of panels: 1 to SUBBYTE_TILE_PANELS
   int32_t channels;                      // of all panels
   int32_t weight_bits;
-  const int8_t *codebook; // 256 values, those of the codes first; of a linear layer only for subbyte_decode
+  const int8_t *codebook; // 256 values, those of the codes first
 } subbyte_panels;
 
 // Of one panel. Its blocks have 4 bytes for each.
@@ -77,8 +79,7 @@ static inline int32_t subbyte_load_code(const subbyte_panels *panels, int32_t pa
 typedef void subbyte_sums(const subbyte_panels *panels, const subbyte_inputs *inputs, int32_t *sums);
 
 // weights[k / 4, c, k % 4] = codebook[code[c, k]] for one of the panels; 0 for what fills up the last quad of its
-// inputs. Of 16 channels those that the panel lacks may be anything. The codebook is there for linear layers too,
-// evenly spaced.
+// inputs. Of 16 channels those that the panel lacks may be anything.
 //
 // start[c]: where the sums of these weights start, to take off what the flip adds: -flip * sum_k weights[c, k].
 typedef void subbyte_decode(const subbyte_panels *panels, int32_t panel, int is_linear, int32_t inputs, int8_t *weights,
@@ -109,23 +110,36 @@ typedef void subbyte_window_sums(const int8_t *weights, int32_t panels, const su
 typedef void subbyte_depthwise_sums(const int8_t *weights, const subbyte_windows *windows, const int32_t *start,
                                     int32_t *sums);
 
+// The sum of some inputs.
+typedef int32_t subbyte_input_sum(const int8_t *x, int32_t features);
+
+// high[k] = x[k] >> 8, low[k] = (x[k] & 255) - 128: a row of 16-bit inputs as two rows of bytes.
+typedef void subbyte_split(const int16_t *x, int32_t features, int8_t *high, int8_t *low);
+
+// Sums to the codes of output channels [first, first + channels), at most a tile, of some rows.
+//
+// input_sums: of each row of inputs; NULL where the epilogue has no offset. output: int8 or int16, as the rule says,
+// where the first channel of row 0 is.
+typedef void subbyte_finish(const subbyte_epilogue *epilogue, int32_t first, int32_t channels, int32_t rows,
+                            const int32_t *input_sums, const int32_t *sums, void *output);
+
 struct subbyte_isa {
-  const char *name;
-  int (*runs)(void); // on this processor
-  // A variant without loops of its own for one of these takes the portable one.
+  // Prepare inputs.
+  subbyte_input_sum *input_sum;
+  subbyte_split *split;
+  subbyte_flip *flip_inputs;
+  // Sums: from packed weights, and from decoded ones.
   subbyte_sums *linear_sums, *codebook_sums;
-  subbyte_window_sums *window_sums;       // NULL: from the packed weights, by linear_sums and codebook_sums
-  subbyte_depthwise_sums *depthwise_sums; // NULL: the portable one
-  subbyte_decode *decode;                 // for these two; NULL: the portable one, which knows no flip
-  uint8_t flip;                           // of the inputs of these two, or 0
-  subbyte_flip *flip_inputs;              // NULL where the flip is 0
-  int32_t (*input_sum)(const int8_t *x, int32_t features);
-  // subbyte_finish_rows() of finish.h, compiled for this instruction set, or the same numbers by its own instructions.
-  void (*finish)(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels, int32_t rows,
-                 const int32_t *input_sums, const int32_t *sums, int8_t *output);
-  // subbyte_finish_int16_rows() of finish_int16.h, likewise; NULL: as portable C is compiled.
-  void (*finish_int16)(const subbyte_header *header, const uint8_t *layer, int32_t first, int32_t channels,
-                       int32_t rows, const int32_t *input_sums, const int32_t *sums, int16_t *output);
+  subbyte_decode *decode;
+  subbyte_window_sums *window_sums;
+  subbyte_depthwise_sums *depthwise_sums;
+  // Finish, by rule.
+  subbyte_finish *finish[SUBBYTE_REQUANTIZE_FIXED_POINT + 1];
+
+  int (*runs)(void); // on this processor
+  const char *name;
+  uint8_t flip;            // of the inputs that meet decoded weights, and what `decode` takes off for it
+  uint8_t prefers_decoded; // convolutions decode a panel for many positions, where there is memory for it
 };
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -153,8 +167,23 @@ extern const subbyte_isa subbyte_dsp;
 #endif
 
 extern const subbyte_isa subbyte_portable;
+subbyte_input_sum subbyte_portable_input_sum;
+subbyte_split subbyte_portable_split;
+subbyte_flip subbyte_portable_flip_inputs;
 subbyte_sums subbyte_portable_linear_sums, subbyte_portable_codebook_sums;
 subbyte_decode subbyte_portable_decode;
+subbyte_window_sums subbyte_portable_window_sums;
 subbyte_depthwise_sums subbyte_portable_depthwise_sums;
+subbyte_finish subbyte_portable_finish_int8, subbyte_portable_finish_int16;
+
+// The slots of a variant that decodes no weights itself: its convolutions meet the packed ones.
+#define SUBBYTE_PORTABLE_DECODING                                                                                      \
+  .flip_inputs = subbyte_portable_flip_inputs, .decode = subbyte_portable_decode,                                      \
+  .window_sums = subbyte_portable_window_sums
+
+// What the sums of codes lack of those of weights, for a row: offset * sum of inputs.
+static inline int32_t subbyte_input_offset(const subbyte_epilogue *epilogue, const int32_t *input_sums, int32_t row) {
+  return epilogue->offset != 0 ? epilogue->offset * input_sums[row] : 0;
+}
 
 #endif

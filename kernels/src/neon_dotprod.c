@@ -103,9 +103,12 @@ const subbyte_isa subbyte_neon_dotprod = {
     .runs = runs_neon_dotprod,
     .linear_sums = linear_sums,
     .codebook_sums = codebook_sums,
+    SUBBYTE_PORTABLE_DECODING,
     .depthwise_sums = depthwise_sums,
     .input_sum = input_sum,
-    .finish = finish,
+    .split = subbyte_portable_split,
+    .finish = {[SUBBYTE_REQUANTIZE_FLOAT32] = finish_int8,
+               [SUBBYTE_REQUANTIZE_FIXED_POINT] = subbyte_portable_finish_int16},
 };
 
 #endif

@@ -8,10 +8,8 @@
 // How one layer is computed for one size of its input.
 typedef struct subbyte_plan {
   subbyte_op op;
-  int32_t features;     // of its input; of a convolution, of a window
   int32_t threads;      // that it is worth; 1 for a small layer
-  int32_t parts;        // of channels, of rows, or of the output of a convolution; each has scratch memory of its own
-  int is_cut_by_rows;   // a fully connected layer
+  int32_t parts;        // as the op table cuts it; each has scratch memory of its own
   size_t scratch_bytes; // that all of them need
 } subbyte_plan;
 
@@ -19,7 +17,6 @@ typedef struct subbyte_plan {
 subbyte_plan subbyte_plan_op(const subbyte_op *op, int32_t threads);
 
 // As subbyte_run_op(), by the threads of `pool`.
-void subbyte_run_plan(const subbyte_plan *plan, const void *input, void *output, void *scratch, const subbyte_isa *isa,
-                      subbyte_pool *pool);
+void subbyte_run_plan(const subbyte_plan *plan, const void *input, void *output, void *scratch, subbyte_pool *pool);
 
 #endif

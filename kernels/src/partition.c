@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "../include/subbyte_op.h"
-#include "blocks.h"
+#include "arena.h"
 #include "layout.h"
 #include "parallel.h"
 
@@ -158,7 +158,7 @@ static TfLiteStatus report_misfit(TfLiteContext *context, const op *op, int op_i
   return kTfLiteError;
 }
 
-static TfLiteStatus prepare_op(TfLiteContext *context, op *op, int op_index) {
+static TfLiteStatus prepare_op(TfLiteContext *context, op *op, int op_index, const subbyte_isa *isa) {
   const TfLiteTensor *input = find_tensor(context, op->input), *packed = find_tensor(context, op->packed);
   TfLiteTensor *output = find_tensor(context, op->output);
   if (input == NULL || packed == NULL || output == NULL) {
@@ -169,7 +169,7 @@ static TfLiteStatus prepare_op(TfLiteContext *context, op *op, int op_index) {
   }
   const subbyte_activation x = describe(input), y = describe(output);
   subbyte_op layer;
-  const char *fault = subbyte_fit_op(&layer, op->kind, packed->data.data, packed->bytes, &x, &y);
+  const char *fault = subbyte_fit_op(&layer, op->kind, packed->data.data, packed->bytes, &x, &y, isa);
   if (fault == NULL && !is_writable(output)) {
     fault = "the output is not a tensor that can be written";
   }
@@ -184,24 +184,24 @@ static TfLiteStatus prepare_op(TfLiteContext *context, op *op, int op_index) {
 // out.
 static size_t plan_workspace(TfLiteContext *context, partition *self) {
   const int32_t count = self->op_count;
-  subbyte_block *blocks = calloc(2 * (size_t)count, sizeof *blocks); // outputs, then scratch memory
-  if (blocks == NULL) {
+  subbyte_tenant *tenants = calloc(2 * (size_t)count, sizeof *tenants); // outputs, then scratch memory
+  if (tenants == NULL) {
     return SIZE_MAX;
   }
   for (int32_t i = 0; i < count; ++i) {
     const op *op = &self->ops[i];
-    blocks[i] = (subbyte_block){op->is_inner ? context->tensors[op->output].bytes : 0, i, i, 0};
-    blocks[count + i] = (subbyte_block){op->plan.scratch_bytes, i, i, 0};
+    tenants[i] = (subbyte_tenant){op->is_inner ? context->tensors[op->output].bytes : 0, i, i, 0};
+    tenants[count + i] = (subbyte_tenant){op->plan.scratch_bytes, i, i, 0};
     if (op->source >= 0) {
-      blocks[op->source].last = i;
+      tenants[op->source].last = i;
     }
   }
-  const size_t bytes = subbyte_place_blocks(blocks, 2 * count);
+  const size_t bytes = subbyte_plan_arena(tenants, 2 * count);
   for (int32_t i = 0; i < count; ++i) {
-    self->ops[i].output_at = blocks[i].offset;
-    self->ops[i].scratch_at = blocks[count + i].offset;
+    self->ops[i].output_at = tenants[i].offset;
+    self->ops[i].scratch_at = tenants[count + i].offset;
   }
-  free(blocks);
+  free(tenants);
   return bytes;
 }
 
@@ -235,7 +235,7 @@ static TfLiteStatus prepare(TfLiteContext *context, TfLiteNode *node) {
   }
   int32_t threads = 1;
   for (int i = 0; i < self->op_count; ++i) {
-    const TfLiteStatus status = prepare_op(context, &self->ops[i], i);
+    const TfLiteStatus status = prepare_op(context, &self->ops[i], i, self->resources->isa);
     if (status != kTfLiteOk) {
       return status;
     }
@@ -264,7 +264,6 @@ static int8_t *find_output(const TfLiteContext *context, const op *op, int8_t *w
 
 static TfLiteStatus invoke(TfLiteContext *context, TfLiteNode *node) {
   const partition *self = node->user_data;
-  const subbyte_resources *resources = self->resources;
   int8_t *workspace = context->tensors[self->workspace].data.int8;
   for (int i = 0; i < self->op_count; ++i) {
     const op *op = &self->ops[i];
@@ -275,7 +274,7 @@ static TfLiteStatus invoke(TfLiteContext *context, TfLiteNode *node) {
       return report(context, i, &context->tensors[op->output], "the runtime gave a tensor no memory");
     }
     int8_t *scratch = workspace != NULL ? workspace + op->scratch_at : NULL;
-    subbyte_run_plan(&op->plan, input, output, scratch, resources->isa, resources->pool);
+    subbyte_run_plan(&op->plan, input, output, scratch, self->resources->pool);
   }
   return kTfLiteOk;
 }

@@ -3,7 +3,7 @@
 #ifndef SUBBYTE_WINDOW_H
 #define SUBBYTE_WINDOW_H
 
-#include "compute.h"
+#include "isa.h"
 
 // One dimension of the window.
 typedef struct subbyte_axis {
@@ -61,17 +61,5 @@ int32_t subbyte_count_runs(const subbyte_header *header);
 
 // The offsets of taps, or of the first of every `step` of them, from the start of a window.
 void subbyte_find_taps(const subbyte_image *image, int32_t channels, int32_t step, int32_t *offsets);
-
-// Quads of so many inputs.
-static inline int32_t subbyte_quads(int32_t inputs) {
-  return inputs / 4 + (inputs % 4 != 0);
-}
-
-// Bytes that subbyte_compute_depthwise() works in, from an address that is a multiple of 64.
-size_t subbyte_depthwise_scratch(const subbyte_header *header, const subbyte_image *image);
-
-// Tiles [first, last) of the output; `memory` is where it works.
-void subbyte_compute_depthwise(const subbyte_layer_view *view, const subbyte_image *image, int32_t first, int32_t last,
-                               int8_t *output, int8_t *memory);
 
 #endif

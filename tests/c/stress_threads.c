@@ -51,8 +51,14 @@ static void compute(const void *layer, int32_t rows, int32_t threads, subbyte_po
   const subbyte_isa *isa = subbyte_best_isa();
   subbyte_header header;
   memcpy(&header, layer, sizeof header);
-  const subbyte_op op = {
-      .layer = layer, .kind = SUBBYTE_FULLY_CONNECTED, .rows = rows, .output_channels = header.output_channels};
+  const int shape[] = {rows, header.input_features};
+  const subbyte_activation x = {
+      1, header.input_scale, header.input_zero_point, shape, 2, (size_t)rows * (size_t)header.input_features};
+  const subbyte_activation y = {1, header.output_scale, header.output_zero_point, NULL, 0, 0};
+  subbyte_op op;
+  if (subbyte_fit_op(&op, header.op, layer, header.total_bytes, &x, &y, isa) != NULL) {
+    fail("a layer does not fit its own tensors");
+  }
   const subbyte_plan plan = subbyte_plan_op(&op, threads);
   const size_t inputs = (size_t)rows * (size_t)header.input_features;
   const size_t outputs = (size_t)rows * (size_t)header.output_channels;
@@ -63,7 +69,7 @@ static void compute(const void *layer, int32_t rows, int32_t threads, subbyte_po
   memset(output, 85, outputs);
   subbyte_fully_connected(layer, input, rows, expected, isa);
   subbyte_grow_pool(pool, plan.threads);
-  subbyte_run_plan(&plan, input, output, NULL, isa, pool);
+  subbyte_run_plan(&plan, input, output, NULL, pool);
   if (memcmp(output, expected, outputs) != 0) {
     fail("threads give other numbers");
   }

@@ -16,7 +16,7 @@ from models import chain, random_layer
 from subbyte.kernels import Interpreter
 
 
-class Block(ctypes.Structure):
+class Tenant(ctypes.Structure):
     _fields_ = (
         ("bytes", ctypes.c_size_t),
         ("first", ctypes.c_int32),
@@ -27,26 +27,26 @@ class Block(ctypes.Structure):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    path: Path = tmp_path_factory.mktemp("blocks") / "blocks.so"
-    compile_c([*STRICT, "-shared", "-fPIC", SOURCES / "blocks.c", "-o", path])
-    function = ctypes.CDLL(str(path)).subbyte_place_blocks
+    path: Path = tmp_path_factory.mktemp("arena") / "arena.so"
+    compile_c([*STRICT, "-shared", "-fPIC", SOURCES / "arena.c", "-o", path])
+    function = ctypes.CDLL(str(path)).subbyte_plan_arena
     function.restype = ctypes.c_size_t
 
-    def place(blocks: list[tuple[int, int, int]]) -> tuple[int, list[int]]:
-        array = (Block * len(blocks))(*(Block(*block, 12345) for block in blocks))
-        return function(array, ctypes.c_int32(len(blocks))), [block.offset for block in array]
+    def place(tenants: list[tuple[int, int, int]]) -> tuple[int, list[int]]:
+        array = (Tenant * len(tenants))(*(Tenant(*tenant, 12345) for tenant in tenants))
+        return function(array, ctypes.c_int32(len(tenants))), [tenant.offset for tenant in array]
 
     return place
 
 
-blocks = st.tuples(st.integers(0, 500), st.integers(0, 9), st.integers(0, 4)).map(
+tenants = st.tuples(st.integers(0, 500), st.integers(0, 9), st.integers(0, 4)).map(
     lambda drawn: (drawn[0], drawn[1], drawn[1] + drawn[2])
 )
 
 
 @settings(deadline=None)
-@given(drawn=st.lists(blocks, min_size=1, max_size=12))
-def test_blocks_in_use_at_once_do_not_overlap(place, drawn):
+@given(drawn=st.lists(tenants, min_size=1, max_size=12))
+def test_tenants_in_use_at_once_do_not_overlap(place, drawn):
     total, offsets = place(drawn)
     for step in range(15):
         owner = np.full(total + 1, -1)
@@ -60,7 +60,7 @@ def test_blocks_in_use_at_once_do_not_overlap(place, drawn):
 
 
 def test_by_hand(place):
-    # A chain: each block is made at one step and read at the next.
+    # A chain: each tenant is made at one step and read at the next.
     assert place([(64, 0, 1), (128, 1, 2), (192, 2, 3), (64, 3, 4)]) == (320, [0, 192, 0, 192])
     assert place([(100, 0, 9), (10, 0, 0), (10, 1, 1)]) == (138, [0, 128, 128])
     assert place([(0, 0, 9)]) == (0, [0])
