@@ -15,8 +15,9 @@ static void prepare_rows(const subbyte_prepared *layer, const int8_t *input, int
   const int32_t features = layer->header.input_features, code_bytes = subbyte_code_bytes(&layer->header);
   for (int32_t r = 0; r < rows; ++r) {
     const int8_t *x = input + (ptrdiff_t)code_bytes * features * (row + r);
-    inputs->x[r] = x;
-    if (code_bytes == 2) {
+    if (code_bytes == 1) {
+      inputs->x[r] = x;
+    } else {
       int8_t *high = scratch + (ptrdiff_t)2 * features * r, *low = high + features;
       layer->isa->split((const int16_t *)(const void *)x, features, high, low);
       inputs->x[2 * r] = high;
