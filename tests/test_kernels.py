@@ -258,3 +258,15 @@ def test_wrong_use_of_the_python_face_is_refused():
 def test_portable_is_the_last_instruction_set():
     assert list(isas())[-1] == "portable"
     assert isas()["portable"]
+
+
+def test_every_instruction_set_fills_every_slot():
+    """The core calls what is there, and asks for nothing: a slot left empty would be a call to address 0."""
+    library, index = native.load(), 0
+    while isa := library.subbyte_isa_at(index):
+        preparing_and_sums, unused, finish = 8, 1, 2  # pointers, as `struct subbyte_isa` has them
+        words = (ctypes.c_void_p * (preparing_and_sums + unused + finish)).from_address(isa)
+        assert all(words[:preparing_and_sums]), library.subbyte_isa_name(isa)
+        assert all(words[preparing_and_sums + unused :]), library.subbyte_isa_name(isa)
+        index += 1
+    assert index == len(ISAS)
