@@ -269,4 +269,4 @@ def test_every_instruction_set_fills_every_slot():
         assert all(words[:preparing_and_sums]), library.subbyte_isa_name(isa)
         assert all(words[preparing_and_sums + unused :]), library.subbyte_isa_name(isa)
         index += 1
-    assert index == len(ISAS)
+    assert index == len(isas())

@@ -50,11 +50,6 @@ static size_t scratch_bytes(const subbyte_header *header, int32_t batch, int32_t
   return bytes + 63;
 }
 
-// Where part `part` starts, if so many tiles are shared out.
-static int32_t start_of(int32_t part, int32_t parts, int32_t tiles) {
-  return tiles / parts * part + subbyte_smaller(part, tiles % parts);
-}
-
 // Scratch memory has room to start at a multiple of 64 bytes.
 static int8_t *align(void *scratch) {
   return (int8_t *)scratch + (-(uintptr_t)scratch & 63);
@@ -99,8 +94,8 @@ static void compute_part(const subbyte_prepared *layer, const subbyte_image *ima
   subbyte_convolution call = {.layer = layer,
                               .image = image,
                               .window = make_window(header),
-                              .first = start_of(part, parts, tiles),
-                              .last = start_of(part + 1, parts, tiles),
+                              .first = subbyte_share(part, parts, tiles),
+                              .last = subbyte_share(part + 1, parts, tiles),
                               .output = output};
   if (call.first == call.last) {
     return;

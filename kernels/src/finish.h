@@ -38,21 +38,24 @@ SUBBYTE_INLINE void subbyte_requantize(const subbyte_epilogue *epilogue, const s
 SUBBYTE_INLINE void subbyte_finish_int8(const subbyte_epilogue *epilogue, int32_t first, int32_t channels, int32_t rows,
                                         const int32_t *input_sums, const int32_t *sums, int8_t *output) {
   const int32_t rest = channels % SUBBYTE_PANEL, whole = channels - rest;
-  const subbyte_records records = subbyte_records_from(&epilogue->records, first);
-  subbyte_records last = subbyte_records_from(&records, whole);
+  const int32_t starts[] = {0, whole}, counts[] = {whole, subbyte_whole_panels(rest)};
   uint8_t biases[4 * SUBBYTE_PANEL] = {0}, multipliers[4 * SUBBYTE_PANEL] = {0};
-  memcpy(biases, last.biases, subbyte_bias_bytes(last.bias_type) * (size_t)rest);
-  memcpy(multipliers, last.multipliers, subbyte_multiplier_bytes(last.multiplier_type) * (size_t)rest);
-  last.biases = biases;
-  last.multipliers = multipliers;
+  subbyte_records records[2];
+  records[0] = subbyte_records_from(&epilogue->records, first);
+  records[1] = subbyte_records_from(&records[0], whole);
+  memcpy(biases, records[1].biases, subbyte_bias_bytes(records[1].bias_type) * (size_t)rest);
+  memcpy(multipliers, records[1].multipliers, subbyte_multiplier_bytes(records[1].multiplier_type) * (size_t)rest);
+  records[1].biases = biases;
+  records[1].multipliers = multipliers;
   for (int32_t row = 0; row < rows; ++row) {
     int32_t codes[SUBBYTE_TILE];
     const int32_t *row_sums = sums + (ptrdiff_t)SUBBYTE_TILE * row;
     const uint32_t offset = (uint32_t)subbyte_input_offset(epilogue, input_sums, row);
-    SUBBYTE_WITH_KNOWN_TYPES(&records, known, subbyte_requantize(epilogue, &known, whole, row_sums, offset, codes));
-    SUBBYTE_WITH_KNOWN_TYPES(
-        &last, known,
-        subbyte_requantize(epilogue, &known, subbyte_whole_panels(rest), row_sums + whole, offset, codes + whole));
+    for (int i = 0; i < 2; ++i) {
+      SUBBYTE_WITH_KNOWN_TYPES(
+          &records[i], known,
+          subbyte_requantize(epilogue, &known, counts[i], row_sums + starts[i], offset, codes + starts[i]));
+    }
     int8_t *to = output + (ptrdiff_t)epilogue->output_channels * row;
     for (int32_t c = 0; c < channels; ++c) {
       to[c] = (int8_t)codes[c];

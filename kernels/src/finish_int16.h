@@ -41,9 +41,16 @@ SUBBYTE_INLINE void subbyte_finish_int16(const subbyte_epilogue *epilogue, int32
     const int32_t *high = sums + (ptrdiff_t)2 * SUBBYTE_TILE * row, *low = high + SUBBYTE_TILE;
     const int64_t inputs = 256 * (int64_t)input_sums[2 * row] + input_sums[2 * row + 1];
     int16_t *to = output + (ptrdiff_t)epilogue->output_channels * row;
-    SUBBYTE_WITH_KNOWN_TYPES(
-        &records, known,
-        subbyte_requantize_int16(epilogue, &known, channels, high, low, epilogue->offset * inputs, to));
+    if (records.multiplier_type == SUBBYTE_MULTIPLIER_UFLOAT16 && records.bias_type == SUBBYTE_BIAS_INT32) {
+      subbyte_records known = records; // of sums of 8-bit weights, which are long
+      known.multiplier_type = SUBBYTE_MULTIPLIER_UFLOAT16;
+      known.bias_type = SUBBYTE_BIAS_INT32;
+      subbyte_requantize_int16(epilogue, &known, channels, high, low, epilogue->offset * inputs, to);
+    } else {
+      SUBBYTE_WITH_KNOWN_TYPES(
+          &records, known,
+          subbyte_requantize_int16(epilogue, &known, channels, high, low, epilogue->offset * inputs, to));
+    }
   }
 }
 

@@ -53,14 +53,10 @@ void subbyte_compute_dense(const subbyte_prepared *layer, const void *input, int
   compute(layer, input, (range){0, rows}, (range){first, last}, output, scratch);
 }
 
-int32_t subbyte_divide_up(int32_t number, int32_t by) {
-  return number / by + (number % by != 0);
-}
-
 // Where a part starts if `count` things, in groups of `size`, are shared out; that of the next part is its end.
 static int32_t start_of(int32_t part, int32_t parts, int32_t count, int32_t size) {
-  const int64_t group = (int64_t)subbyte_divide_up(count, size) * part / parts;
-  return group * size < count ? (int32_t)group * size : count;
+  const int32_t groups = subbyte_divide_up(count, size), group = subbyte_share(part, parts, groups);
+  return group < groups ? group * size : count;
 }
 
 static range range_of(int32_t part, int32_t parts, int32_t count, int32_t size) {

@@ -52,17 +52,6 @@ int32_t subbyte_op_kind(const char *name) {
   return 0;
 }
 
-int32_t subbyte_multiply(const int *shape, int32_t rank) {
-  int64_t product = 1;
-  for (int32_t i = 0; i < rank; ++i) {
-    product *= shape[i];
-    if (product < 0 || product > INT32_MAX) {
-      return -1;
-    }
-  }
-  return (int32_t)product;
-}
-
 static int has_values(const subbyte_activation *tensor, float scale, int32_t zero_point) {
   return tensor->scale == scale && tensor->zero_point == zero_point;
 }

@@ -24,9 +24,27 @@ typedef struct subbyte_op_row {
 // The row of a kind of op.
 const subbyte_op_row *subbyte_find_op(int32_t kind);
 
-// The product of some dimensions, or -1 where it has more than 31 bits.
-int32_t subbyte_multiply(const int *shape, int32_t rank);
+// What follows stands here, and not in ops.c, so that a program with one kind of layer links no other.
 
-int32_t subbyte_divide_up(int32_t number, int32_t by);
+// The product of some dimensions, or -1 where it has more than 31 bits.
+static inline int32_t subbyte_multiply(const int *shape, int32_t rank) {
+  int64_t product = 1;
+  for (int32_t i = 0; i < rank; ++i) {
+    product *= shape[i];
+    if (product < 0 || product > INT32_MAX) {
+      return -1;
+    }
+  }
+  return (int32_t)product;
+}
+
+static inline int32_t subbyte_divide_up(int32_t number, int32_t by) {
+  return number / by + (number % by != 0);
+}
+
+// Where part `part` starts if `count` things are shared out. Divisions of 64 bits would ask for a C library.
+static inline int32_t subbyte_share(int32_t part, int32_t parts, int32_t count) {
+  return count / parts * part + subbyte_smaller(part, count % parts);
+}
 
 #endif

@@ -95,8 +95,15 @@ SUBBYTE_INLINE float subbyte_multiplier(const subbyte_records *records, int32_t 
   return multiplier;
 }
 
-// Calls `loop` with a copy of `records` whose types are constants to the compiler, for those of what we train and for
-// long sums of 8-bit weights, so that its loop over channels has no branch in it.
+// Runs `loop` with a copy of `records`, `known`, whose types are constants to the compiler where they are those of what
+// we train: its loop over channels has no branch in it then. Where size counts more, there is one loop for all.
+#if defined(__OPTIMIZE_SIZE__)
+#define SUBBYTE_WITH_KNOWN_TYPES(records, known, loop)                                                                 \
+  do {                                                                                                                 \
+    const subbyte_records known = *(records);                                                                          \
+    loop;                                                                                                              \
+  } while (0)
+#else
 #define SUBBYTE_WITH_KNOWN_TYPES(records, known, loop)                                                                 \
   do {                                                                                                                 \
     subbyte_records known = *(records);                                                                                \
@@ -108,13 +115,10 @@ SUBBYTE_INLINE float subbyte_multiplier(const subbyte_records *records, int32_t 
       known.bias_type = SUBBYTE_BIAS_INT16;                                                                            \
       known.multiplier_type = SUBBYTE_MULTIPLIER_UFLOAT16;                                                             \
       loop;                                                                                                            \
-    } else if (known.multiplier_type == SUBBYTE_MULTIPLIER_UFLOAT16) {                                                 \
-      known.bias_type = SUBBYTE_BIAS_INT32;                                                                            \
-      known.multiplier_type = SUBBYTE_MULTIPLIER_UFLOAT16;                                                             \
-      loop;                                                                                                            \
     } else {                                                                                                           \
       loop;                                                                                                            \
     }                                                                                                                  \
   } while (0)
+#endif
 
 #endif
