@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -66,6 +67,7 @@ def lift_markers(graph: Graph, taps: Mapping[str, str] | None = None) -> None:
     tapped = _drop_taps(graph, taps or {})
     quantizers = {tensor: (taps or {})[tap] for tensor, tap in tapped.items()}
     _check_loops(graph)
+    _quantize_before_reshape(graph)
     for marker in [op for op in graph.operators if graph.kind(op) in _MARKERS]:
         for op in _lift_marker(graph, marker, quantizers):
             _fold_quantized_bounds(graph, op)
@@ -85,6 +87,25 @@ def _drop_taps(graph: Graph, taps: Mapping[str, str]) -> dict[int, str]:
             tapped.setdefault(int(dequantize.inputs[0]), name)
     graph.prune_operators()
     return tapped
+
+
+def _quantize_before_reshape(graph: Graph) -> None:
+    """Exchanges RESHAPE and the QUANTIZE behind it, where TensorFlow's converter has drawn the RESHAPE forward."""
+    for reshape in [op for op in graph.operators if graph.kind(op) == "RESHAPE"]:
+        x, y = int(reshape.inputs[0]), int(reshape.outputs[0])
+        readers = graph.consumers(y)
+        if len(readers) != 1 or y in graph.outputs or graph.kind(readers[0]) != "QUANTIZE":
+            continue
+        quantize, after = readers[0], int(readers[0].outputs[0])
+        if graph.quantization(x) is None and graph.quantization(after) is not None:
+            middle = graph.add_tensor(
+                graph.name(y), graph.shape(x), graph.tensor(after).type, graph.tensor(after).quantization
+            )
+            first, second = copy(quantize), copy(reshape)
+            first.inputs, first.outputs = [x], [middle]
+            second.inputs, second.outputs = [middle, *reshape.inputs[1:]], [after]
+            graph.replace(quantize, [])
+            graph.replace(reshape, [first, second])
 
 
 def _check_loops(graph: Graph) -> None:

@@ -85,6 +85,7 @@ class ActivationQuantizer(tf.keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        inputs = tf.cast(inputs, tf.float32)  # lookups of Keras 3 give integers where they say float
         scale = self._scale(inputs, bool(training))
         low, high = self._bounds(scale)
         in_stage_two = stages.is_on(self.stage_flag)

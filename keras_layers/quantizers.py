@@ -15,6 +15,7 @@ The weights are those of a `subbyte.schemas.Grid`, which fit a TFLite int8 kerne
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ class Quantizer:
         del fan_in
         return 1.0
 
-    def latent_of(self, kernel: np.ndarray, span: float) -> np.ndarray:
+    def latent_of(self, kernel: np.ndarray, span: float | np.ndarray) -> np.ndarray:
         """A latent kernel whose range is `span` times that of a float one, channels last; what is beyond saturates."""
         raise NotImplementedError
 
@@ -115,20 +116,30 @@ class Quantizer:
         """
         flat = np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1])
         best_error = np.full(flat.shape[1], np.inf)
-        latent, gain = np.zeros(flat.shape, np.float32), np.ones(flat.shape[1])
-        for span in _SPANS:
-            candidate = self.latent_of(flat, float(span)).astype(np.float32)
-            wide = tf.constant(candidate, tf.float64)
-            values = self.weights(wide).numpy() * self.step(wide).numpy()
+        best_span, gain = np.ones(flat.shape[1]), np.ones(flat.shape[1])
+        for span, values in self._in_spans(flat):
             energy = (values**2).sum(axis=0)
             slope = np.where(energy > 0, (flat * values).sum(axis=0) / np.where(energy > 0, energy, 1), 1.0)
             error = ((flat - slope * values) ** 2).sum(axis=0)
             better = (
                 error < best_error if self.per_channel else np.full_like(error, error.sum() < best_error.sum(), bool)
             )
-            best_error = np.where(better, error, best_error)
-            latent, gain = np.where(better, candidate, latent), np.where(better, slope, gain)
+            best_error, best_span = np.where(better, error, best_error), np.where(better, span, best_span)
+            gain = np.where(better, slope, gain)
+        latent = self.latent_of(flat, best_span).astype(np.float32)
         return latent.reshape(kernel.shape), gain.astype(np.float32)
+
+    def _in_spans(self, flat: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
+        """Each span, and what the quantized kernel stands for in it: [weights, channels] as `flat`.
+
+        Of a small kernel many spans are computed at once, side by side as if they were channels.
+        """
+        at_once = 2**18 // flat.size if self.per_channel and flat.shape[1] > 1 else 1
+        for spans in np.array_split(_SPANS, -(-len(_SPANS) // max(at_once, 1))):
+            latent = np.concatenate([self.latent_of(flat, float(span)) for span in spans], axis=1)
+            wide = tf.constant(latent.astype(np.float32), tf.float64)
+            values = self.weights(wide).numpy() * self.step(wide).numpy()
+            yield from zip(spans, np.split(values, len(spans), axis=1), strict=True)
 
     def get_config(self) -> dict[str, Any]:
         return {"bits": self.bits, "grid": self.grid_name}
@@ -181,7 +192,7 @@ class Tanh(Quantizer):
     def step(self, latent: tf.Tensor) -> tf.Tensor:
         return tf.constant(1 / self._per_unit, latent.dtype)
 
-    def latent_of(self, kernel: np.ndarray, span: float) -> np.ndarray:
+    def latent_of(self, kernel: np.ndarray, span: float | np.ndarray) -> np.ndarray:
         largest = np.maximum(np.abs(kernel).max(axis=0), 2.0**-40)
         # The ends of the range are those of the outer bins, where tanh is 1 and the latent weight infinite.
         half_bin = 0.5 / self._per_unit
@@ -222,7 +233,7 @@ class Linear(Quantizer):
         # A channel of zeros keeps a step, so that its weights are zeros and not NaN.
         return tf.maximum(self.clip * largest, 2.0**-40) / self._per_range
 
-    def latent_of(self, kernel: np.ndarray, span: float) -> np.ndarray:
+    def latent_of(self, kernel: np.ndarray, span: float | np.ndarray) -> np.ndarray:
         bound = span * np.abs(kernel).max(axis=0 if self.per_channel else None)
         return np.clip(kernel, -bound, bound)
 

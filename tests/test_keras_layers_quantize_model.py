@@ -342,7 +342,7 @@ def test_bits_in_the_place_of_a_recipe_are_refused_with_the_mend():
         ("shape", r"is float64 \[2, 5\], the model takes \[samples, 4\]"),
         ("strings", "is <U1"),
         ("nan", "holds NaN or infinity"),
-        ("count", "the calibration has 2 arrays, net takes 1 inputs"),
+        ("count", "the calibration has 2 arrays, the model takes 1 inputs"),
         ("missing", "the calibration has no array 'b': it holds a, c"),
         ("lengths", "different numbers of samples"),
         ("nothing", r"nothing to quantize in net: memory \(LSTM\) left as it is"),

@@ -9,34 +9,28 @@ from typing import Any
 import tensorflow as tf
 
 from .float_graph import Call, FloatGraph, Tensor
+from .layer_kinds import IDENTITIES, MOVES, QUANTIZED
 from .quantizers import Quantizer
 from .recipe import Recipe
 
 layers = tf.keras.layers
 
-#: Layers that can be quantized.
-KERNEL_LAYERS = (layers.Dense, layers.Conv1D, layers.Conv2D, layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-#: Nothing in inference.
-IDENTITIES = (
-    layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.GaussianNoise, layers.GaussianDropout,
-    layers.ActivityRegularization,
-)  # fmt: skip
-#: They give codes on the scale on which they get them.
-MOVES = (
-    layers.Flatten, layers.Reshape, layers.Permute, layers.RepeatVector, layers.ZeroPadding1D, layers.ZeroPadding2D,
-    layers.Cropping1D, layers.Cropping2D, layers.UpSampling1D, layers.UpSampling2D, layers.MaxPooling1D,
-    layers.MaxPooling2D, layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.AveragePooling1D,
-    layers.AveragePooling2D, layers.Concatenate,
-)  # fmt: skip
 
+class Roles:
+    """The part that each layer plays in the twin, known before anything is built.
 
-class Plan:
-    """What is known before anything is built."""
+    Attributes:
+        quantizers: id of a layer that is quantized to the quantizer of its kernel.
+        normalizations: id of a layer to the batch normalization that follows it wherever it is used.
+        behind_normalization: tensor of such a layer to that of its normalization.
+        folded: ids of the normalizations that become a part of another layer.
+        floating: numbers of the calls that only layers left in float need.
+    """
 
     def __init__(self, graph: FloatGraph, recipe: Recipe) -> None:
         self._graph = graph
         consumers = graph.consumers()
-        weighted = [call for call in graph.calls if type(call.layer) in KERNEL_LAYERS]
+        weighted = [call for call in graph.calls if type(call.layer) in QUANTIZED]
         self._check(recipe, weighted)
         edges = _edges(graph, weighted)
         self.quantizers: dict[int, Quantizer] = {}
@@ -48,7 +42,6 @@ class Plan:
             is_known = call.layer.get_config().get("data_format", "channels_last") in (None, "channels_last")
             if quantizer is not None and is_known:
                 self.quantizers.setdefault(id(call.layer), quantizer)
-        #: Layer to the batch normalization that follows it wherever it is used.
         self.normalizations: dict[int, Any] = {}
         self.behind_normalization: dict[Tensor, Tensor] = {}
         for call in weighted:
@@ -57,7 +50,6 @@ class Plan:
                 self.normalizations[id(call.layer)], tensors = found
                 self.behind_normalization |= tensors
         self.folded = {id(layer) for layer in self.normalizations.values()}
-        #: Numbers of the calls that only layers left in float need.
         self.floating = _floating(graph, self._left, set(self.quantizers))
         self._groups = _same_ranges(graph, self.folded, set(self.quantizers))
 
@@ -104,7 +96,8 @@ def _normalizes_last(layer: Any, call: Call) -> bool:
 
 def _edges(graph: FloatGraph, weighted: list[Call]) -> set[int]:
     """The layers with no other before them, or none behind."""
-    is_weighted = {number for number, call in enumerate(graph.calls) if call in weighted}
+    ids = {id(call.layer) for call in weighted}
+    is_weighted = {number for number, call in enumerate(graph.calls) if id(call.layer) in ids}
     before: dict[int, bool] = {}
     for number, call in enumerate(graph.calls):
         before[number] = any(before[made] or made in is_weighted for made, _ in call.inputs)
@@ -150,11 +143,11 @@ def _floating(graph: FloatGraph, left: set[int], quantized: set[int]) -> set[int
 def _same_ranges(graph: FloatGraph, folded: set[int], quantized: set[int]) -> dict[Tensor, set[Tensor]]:
     """Tensors that a Concatenate joins or that a shared layer reads, with what puts them on a grid."""
 
-    def origin(tensor: Tensor) -> Tensor:
-        call = graph.calls[tensor[0]]
+    origins: dict[Tensor, Tensor] = {}
+    for number, call in enumerate(graph.calls):
         hands_on = type(call.layer) in MOVES or isinstance(call.layer, IDENTITIES) or id(call.layer) in folded
-        return origin(call.inputs[0]) if hands_on and type(call.layer) is not layers.Concatenate else tensor
-
+        if hands_on and type(call.layer) is not layers.Concatenate:
+            origins[number, 0] = origins.get(call.inputs[0], call.inputs[0])
     joined: dict[Any, set[Tensor]] = {}
     for number, call in enumerate(graph.calls):
         if type(call.layer) is layers.Concatenate:
@@ -163,7 +156,7 @@ def _same_ranges(graph: FloatGraph, folded: set[int], quantized: set[int]) -> di
             joined.setdefault(id(call.layer), set()).update(call.inputs)
     groups: dict[Tensor, set[Tensor]] = {}
     for tensors in joined.values():
-        group = tensors | set(map(origin, tensors))
+        group = tensors | {origins.get(tensor, tensor) for tensor in tensors}
         group = group.union(*(groups.get(tensor, set()) for tensor in group))
         groups |= dict.fromkeys(group, group)
     return groups
