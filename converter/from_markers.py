@@ -97,7 +97,7 @@ def _quantize_before_reshape(graph: Graph) -> None:
         if len(readers) != 1 or y in graph.outputs or graph.kind(readers[0]) != "QUANTIZE":
             continue
         quantize, after = readers[0], int(readers[0].outputs[0])
-        if graph.quantization(x) is None and graph.quantization(after) is not None:
+        if _is_of_marker(graph, x) and graph.quantization(after) is not None:
             middle = graph.add_tensor(
                 graph.name(y), graph.shape(x), graph.tensor(after).type, graph.tensor(after).quantization
             )
@@ -106,6 +106,18 @@ def _quantize_before_reshape(graph: Graph) -> None:
             second.inputs, second.outputs = [middle, *reshape.inputs[1:]], [after]
             graph.replace(quantize, [])
             graph.replace(reshape, [first, second])
+
+
+def _is_of_marker(graph: Graph, tensor: int) -> bool:
+    """Whether a float tensor is what a marked layer gives, other float ops of one tensor in between."""
+    producer = graph.producer(tensor)
+    while producer is not None and graph.quantization(tensor) is None and graph.kind(producer) not in _MARKERS:
+        computed = [int(t) for t in producer.inputs if t >= 0 and graph.constant(int(t)) is None]
+        if len(computed) != 1:
+            return False
+        tensor = computed[0]
+        producer = graph.producer(tensor)
+    return producer is not None and graph.quantization(tensor) is None
 
 
 def _check_loops(graph: Graph) -> None:

@@ -244,7 +244,7 @@ def _convert(module: Any, concrete: Any, optimizations: list[Any] | None = None)
             converter.optimizations = [tf.lite.Optimize.DEFAULT] if optimizations is None else optimizations
             return bytes(converter.convert())
         except Exception as error:  # whatever the model's ops make TensorFlow raise
-            reason = _no_16_bits(error, concrete) or f"TensorFlow's converter refuses the model: {one_line(error)}"
+            reason = _no_16_bits(error, concrete) or _in_words(error)
             raise ConversionError(reason) from error
 
 
@@ -259,6 +259,14 @@ def _no_16_bits(error: Exception, concrete: Any) -> str | None:
         f"TensorFlow's converter has no {found[2].replace('_', ' ')} of 16-bit activations ({found[1]}): give the "
         "activation quantizers in front of it 8 bits or fewer, or take it out of the model"
     )
+
+
+def _in_words(error: Exception) -> str:
+    """What TensorFlow's converter says, the layer named in front and not in its intermediate representation."""
+    found = re.search(r'fused\["\w+:", "([^"@]+)@', str(error))
+    layer = re.sub(r"/\w*PartitionedCall$", "", found[1]) if found else "the model"
+    reason = re.sub(r"^.*loc\(.*\)+: (error: )?", "", one_line(error))
+    return f"TensorFlow's converter refuses {layer}: {reason}"
 
 
 def _drop_rounding(path: Path) -> None:
