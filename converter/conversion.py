@@ -13,7 +13,7 @@ from . import from_stock
 from .errors import ConversionError
 from .flatbuffer import TensorType
 from .from_markers import lift_markers
-from .graph import Graph
+from .graph import Graph, readable
 from .integer_ops import LinearOp
 from .io_types import check_io, set_io
 from .notes import Note, lines
@@ -137,9 +137,9 @@ class Conversion:
         notes = from_stock.lift_stock(graph, requantized, first_last_bits)
         if source.reference is not None:
             notes = [*(_left_notes(source.post_training) if source.post_training else _rounded_notes(graph)), *notes]
-        notes += set_io(graph, io)
+        notes += [*set_io(graph, io), *_other_signatures(graph)]
         graph.model.description = b"subbyte"
-        graph.model.metadata = None
+        graph.keep_metadata(source.reference is None)
         for side in ("inputs", "outputs"):
             for name, tensor in graph.named(side).items():
                 graph.tensor(tensor).name = name.encode()
@@ -232,6 +232,15 @@ def _zeros(op: LinearOp) -> float:
     """Share of the weights that are zero not by rounding."""
     zero = op.weights == 0
     return float(np.mean(zero if op.real_weights is None else zero & (op.real_weights == 0)))
+
+
+def _other_signatures(graph: Graph) -> list[str]:
+    """A line for each signature that runs another subgraph: only the first is looked at."""
+    return [
+        f"signature {readable(definition.signatureKey or b'')!r} runs a subgraph of its own, which stays as it was"
+        for definition in graph.model.signatureDefs or []
+        if definition.subgraphIndex != 0
+    ]
 
 
 def _rounded_notes(graph: Graph) -> list[str]:

@@ -75,7 +75,7 @@ def _note(graph: Graph, ops: list[Any], reason: str) -> str:
 def layer_name(graph: Graph, op: Any) -> str:
     """What the user calls the op's layer, or else the name of the tensor that it makes."""
     # TensorFlow's converter joins the names of all that it has fused.
-    path = graph.name(int(op.outputs[0])).partition(";")[0]
+    path = graph.name(int(op.outputs[0])).partition(";")[0] if len(op.outputs) else ""
     # A Keras layer is a folder in the path, numbered if it is called again.
     folders = path.split("/")[::-1]
     candidates = [*folders, *(re.sub(r"_\d+$", "", folder) for folder in folders)]

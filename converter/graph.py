@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,11 +23,22 @@ from .flatbuffer import (
     schema,
 )
 
+#: Ops that do something besides giving outputs: they set variables and tables, or run subgraphs that may.
+_WITH_EFFECTS = {
+    "ASSIGN_VARIABLE", "CALL", "CALL_ONCE", "HASHTABLE_IMPORT", "IF", "STABLEHLO_WHILE", "WHILE",
+}  # fmt: skip
+
+#: Metadata of which nothing is true of another file.
+_ABOUT_THE_FILE = (b"min_runtime_version", b"CONVERSION_METADATA")
+
 
 class Graph:
     """The main subgraph of a TFLite model. Tensors are named by index, operators are the objects in `operators`.
 
     Attributes:
+        model: all of it, as the schema's objects.
+        main: the first subgraph; others are what control flow and further signatures run, and stay as they are.
+        associated_files: what stands behind the model in the file as a zip archive: labels, vocabularies.
         layer_names: what the user calls the layers, where that is known.
     """
 
@@ -34,6 +47,7 @@ class Graph:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.main = model.subgraphs[0]
+        self.associated_files: list[tuple[zipfile.ZipInfo, bytes]] = []
 
     @classmethod
     def read(cls, data: bytes, name: str = "the model") -> Graph:
@@ -46,12 +60,15 @@ class Graph:
                 if buffer.offset > 1:  # stored behind the flatbuffer
                     buffer.data = np.frombuffer(data, np.uint8, buffer.size, buffer.offset)
                     buffer.offset = buffer.size = 0
+                if buffer.data is not None and not len(buffer.data):
+                    buffer.data = None  # as the interpreter takes it: a tensor that is computed
             graph = cls(model)
             for op in graph.operators:
                 op.inputs, op.outputs = (() if ends is None else ends for ends in (op.inputs, op.outputs))
             graph._look_at_everything()
         except Exception as error:  # the generated reader fails in any way on damaged bytes
             raise ConversionError(f"{name} is damaged: it does not read as a TFLite model") from error
+        graph.associated_files = _read_archive(data)
         return graph
 
     def _look_at_everything(self) -> None:
@@ -80,7 +97,7 @@ class Graph:
         self._compact()
         builder = SharingBuilder()
         builder.Finish(self.model.Pack(builder), file_identifier=IDENTIFIER)
-        return bytes(builder.Output())
+        return _with_archive(bytes(builder.Output()), self.associated_files)
 
     def _compact(self) -> None:
         """Drops what readers do not need and shares what is equal: a tensor's description is as long as 100 weights."""
@@ -94,10 +111,10 @@ class Graph:
             tensor.hasRank = tensor.shape is None or not len(tensor.shape)
             old = tensor.quantization
             if old is not None and old.scale is not None and not old.detailsType:
-                key = (bytes(np.asarray(old.scale)), bytes(np.asarray(old.zeroPoint)), old.quantizedDimension)
-                new = SharedQuantization(
-                    scale=old.scale, zeroPoint=old.zeroPoint, quantizedDimension=old.quantizedDimension
-                )
+                # A vector has one dimension. Files exist that name its kernel's, and no runtime loads them.
+                dimension = 0 if tensor.shape is not None and len(tensor.shape) == 1 else old.quantizedDimension
+                key = (bytes(np.asarray(old.scale)), bytes(np.asarray(old.zeroPoint)), dimension)
+                new = SharedQuantization(scale=old.scale, zeroPoint=old.zeroPoint, quantizedDimension=dimension)
                 tensor.quantization = shared.setdefault(key, new)
             elif old is not None and old.scale is None:
                 tensor.quantization = None
@@ -119,7 +136,7 @@ class Graph:
         return self.main.tensors[index]
 
     def name(self, index: int) -> str:
-        return (self.tensor(index).name or b"").decode()
+        return readable(self.tensor(index).name or b"")
 
     def kind(self, operator: Any) -> str:
         """ "FULLY_CONNECTED" and the like; a custom op's own name; "LINEAR" for what no target has written yet."""
@@ -127,7 +144,7 @@ class Graph:
             return operator.kind
         code = self.model.operatorCodes[operator.opcodeIndex]
         if code.customCode:
-            return code.customCode.decode()
+            return readable(code.customCode)
         return BUILTIN_NAMES[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
     def producer(self, tensor: int) -> Any | None:
@@ -230,17 +247,22 @@ class Graph:
         maps = list(self._signature_maps(side))
         if not maps:
             return {self.name(tensor): tensor for tensor in getattr(self, side)}
-        return {tensor_map.name.decode(): int(tensor_map.tensorIndex) for tensor_map in maps}
+        return {readable(tensor_map.name): int(tensor_map.tensorIndex) for tensor_map in maps}
 
     def drop_output(self, name: str) -> int:
         """Takes an output out of the model and its signature; returns its tensor."""
         tensor = self.named("outputs")[name]
         for definition in self.model.signatureDefs:
-            definition.outputs = [entry for entry in definition.outputs if entry.name.decode() != name]
+            definition.outputs = [entry for entry in definition.outputs if readable(entry.name) != name]
         outputs = [int(output) for output in self.outputs]
         last = len(outputs) - 1 - outputs[::-1].index(tensor)  # the same tensor may be another output too
         self.main.outputs = outputs[:last] + outputs[last + 1 :]
         return tensor
+
+    def keep_metadata(self, keep: bool) -> None:
+        """Drops the entries that speak of the file as its converter wrote it, or all of them."""
+        entries = self.model.metadata or []
+        self.model.metadata = [entry for entry in entries if keep and entry.name not in _ABOUT_THE_FILE] or None
 
     def prune(self) -> None:
         """Removes operators without effect, then tensors, buffers and operator codes that nothing uses."""
@@ -249,12 +271,23 @@ class Graph:
         self._prune_buffers()
         self._prune_codes()
 
+    def has_effects(self, op: Any) -> bool:
+        """Whether the op does something besides giving its outputs, so that it stays where nobody reads them.
+
+        Custom ops of others, which nobody knows, and ops that keep a state in a variable tensor count as such.
+        """
+        kind = self.kind(op)
+        is_custom = hasattr(op, "opcodeIndex") and bool(self.model.operatorCodes[op.opcodeIndex].customCode)
+        if kind in _WITH_EFFECTS or (is_custom and kind not in PACKED_OPS.values()):
+            return True
+        return any(tensor >= 0 and self.tensor(int(tensor)).isVariable for tensor in op.inputs)
+
     def prune_operators(self) -> None:
-        """Removes operators without effect; tensors keep their indices."""
+        """Removes operators whose outputs nobody reads and that have no effects; tensors keep their indices."""
         used = set(self.outputs)
         kept = []
         for op in reversed(self.operators):
-            if used.intersection(op.outputs):
+            if used.intersection(op.outputs) or self.has_effects(op):
                 used.update(op.inputs)
                 kept.append(op)
         self.main.operators = kept[::-1]
@@ -308,3 +341,31 @@ class Graph:
             if definition.subgraphIndex == 0:
                 for side in sides:
                     yield from getattr(definition, side) or []
+
+
+def readable(text: bytes) -> str:
+    """A name in a file as text; the format asks for UTF-8, and old writers gave Latin-1."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
+
+
+def _read_archive(data: bytes) -> list[tuple[zipfile.ZipInfo, bytes]]:
+    """The files of a zip archive that stands behind a model."""
+    stream = io.BytesIO(data)
+    if not zipfile.is_zipfile(stream):
+        return []
+    with zipfile.ZipFile(stream) as archive:
+        return [(entry, archive.read(entry)) for entry in archive.infolist()]
+
+
+def _with_archive(model: bytes, files: list[tuple[zipfile.ZipInfo, bytes]]) -> bytes:
+    if not files:
+        return model
+    stream = io.BytesIO(model)
+    stream.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(stream, "a") as archive:
+        for entry, content in files:
+            archive.writestr(entry, content)
+    return stream.getvalue()

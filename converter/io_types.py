@@ -26,6 +26,9 @@ def set_io(graph: Graph, io: str) -> list[str]:
     Raises:
         ConversionError: an input or output has quantized codes of another type than asked for.
     """
+    for side in ("inputs", "outputs"):
+        for tensor in getattr(graph, side):
+            _drop_shift(graph, tensor, side)
     floats = io == "float32"
     change_input, change_output = (_float_input, _float_output) if floats else (_quantized_input, _quantized_output)
     for tensor in graph.inputs:
@@ -52,6 +55,27 @@ def _kept(graph: Graph, io: str) -> list[str]:
                 codes = next(name for name, number in IO_TYPES.items() if number == graph.tensor(tensor).type)
                 raise ConversionError(f"{side} {name} has {codes} codes, not {io}: choose io {codes} or float32")
     return notes
+
+
+def _drop_shift(graph: Graph, tensor: int, side: str) -> None:
+    """Drops the QUANTIZE between an end in uint8, as files for Edge TPUs have them, and the same codes in int8.
+
+    It adds or takes off 128 and nothing else.
+    """
+    if graph.tensor(tensor).type != TensorType.UINT8:
+        return
+    neighbours = graph.consumers(tensor) if side == "inputs" else [graph.producer(tensor)]
+    if len(neighbours) != 1 or neighbours[0] is None or graph.kind(neighbours[0]) != "QUANTIZE":
+        return
+    inner = int((neighbours[0].outputs if side == "inputs" else neighbours[0].inputs)[0])
+    old, new = graph.tensor(tensor).quantization, graph.quantization(inner)
+    if new is None or old is None or new != (float(old.scale[0]), int(old.zeroPoint[0]) - 128):
+        return
+    graph.replace(neighbours[0], [])
+    if side == "inputs":
+        graph.replace_input(tensor, inner)
+    else:
+        graph.replace_output(tensor, inner)
 
 
 def _quantized_input(graph: Graph, tensor: int) -> None:
