@@ -139,6 +139,7 @@ class Conversion:
             notes = [*(_left_notes(source.post_training) if source.post_training else _rounded_notes(graph)), *notes]
         notes += [*set_io(graph, io), *_other_signatures(graph)]
         graph.model.description = b"subbyte"
+        graph.free_batch()
         graph.keep_metadata(source.reference is None)
         for side in ("inputs", "outputs"):
             for name, tensor in graph.named(side).items():

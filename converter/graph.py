@@ -228,6 +228,20 @@ class Graph:
             builtinOptions=schema.ReshapeOptionsT(newShape=shape),
         )
 
+    def free_batch(self) -> None:
+        """Lets every RESHAPE that keeps the first dimension take any size of it, as the interpreter's resizing asks."""
+        for op in self.operators:
+            if self.kind(op) != "RESHAPE" or len(op.inputs) != 2:
+                continue
+            source, target = (self.shape(int(tensor)) for tensor in (op.inputs[0], op.outputs[0]))
+            keeps_first = bool(source and target) and source[0] == target[0] and 0 not in source
+            if not keeps_first or self.constant(int(op.inputs[1])) is None:
+                continue
+            free = np.asarray([-1, *target[1:]], np.int32)
+            op.inputs = [op.inputs[0], self.add_constant(self.name(int(op.inputs[1])), free, schema.TensorType.INT32)]
+            if op.builtinOptions is not None:
+                op.builtinOptions.newShape = free
+
     def replace(self, old: Any, new: list[Any]) -> None:
         position = next(i for i, op in enumerate(self.operators) if op is old)
         self.operators[position : position + 1] = new
