@@ -109,20 +109,7 @@ def running_sum() -> bytes:
     return int8_tflite(step, (1, 8), state=[total])
 
 
-def two_states() -> bytes:
-    """Two variables, set in the same step to different things."""
-    one, two, weights = tf.Variable(tf.zeros((1, 6))), tf.Variable(tf.zeros((1, 6))), few_values(18, 4)
-
-    def step(x):
-        negative, old = two.read_value(), one.read_value()
-        two.assign(-x)
-        one.assign(x)
-        return tf.matmul(tf.concat([negative, old, x], 1), weights)
-
-    return int8_tflite(step, (1, 6), state=[one, two])
-
-
-@pytest.mark.parametrize("build", [ring_buffer, running_sum, two_states], ids=lambda build: build.__name__)
+@pytest.mark.parametrize("build", [ring_buffer, running_sum], ids=lambda build: build.__name__)
 def test_state_in_variables_is_kept(build):
     original = build()
     expect_equal(original)
