@@ -86,6 +86,7 @@ def verify(
     Raises:
         ConversionError: inputs that do not fit the model.
     """
+    check_feedable(conversion.graph)
     samples = check_inputs(conversion.graph, inputs)
     inputs = _on_codes(conversion.graph, inputs)
     points = _points(conversion)
@@ -96,7 +97,14 @@ def verify(
         requantized = _quantized_outputs(conversion.graph)
         # 8 bits lose nothing, and give a bias to convolutions that have none, which the stock interpreter wants.
         original = Conversion.start(conversion.source.tflite, conversion.io, bits=8)
+        check_feedable(original.graph)
+        if not requantized:
+            name = next(iter(conversion.graph.named("outputs")), "none")
+            raise ConversionError(f"--verify cannot compare output {name!r} with the original's: nothing quantizes it")
         outputs = _quantized_outputs(original.graph)
+        absent = [name for name in requantized if name not in outputs]
+        if absent:
+            raise ConversionError(f"--verify cannot compare output {absent[0]!r}: nothing quantizes it in the original")
         exposed = original.tflite("int8", [outputs[name] for name in requantized])
         runs["original"] = Exposed(original.graph, exposed)
     codes: dict[str, list[list[np.ndarray]]] = {target: [] for target in runs}
@@ -176,6 +184,38 @@ def _quantization(graph: Graph, tensor: int) -> tuple[float, int, tuple[int, int
     quantization = graph.quantization(tensor)
     assert quantization is not None, "a compared tensor is quantized"
     return *quantization, CODE_RANGES[graph.tensor(tensor).type]
+
+
+#: Types that `Exposed` feeds, and the ops that keep something from one run to the next.
+_FED = (TensorType.FLOAT32, TensorType.INT8, TensorType.INT16)
+_STATE = {
+    "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE", "HASHTABLE", "SVDF", "LSTM", "RNN",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_LSTM",
+    "BIDIRECTIONAL_SEQUENCE_RNN",
+}  # fmt: skip
+
+
+def check_feedable(graph: Graph) -> None:
+    """Raises ConversionError, naming the input or op, for a model that cannot be compared one sample at a time.
+
+    What is not tested must not be called ok.
+    """
+    names = [graph.name(tensor) for tensor in graph.inputs]
+    if len(graph.named("inputs")) != len(names):
+        raise ConversionError(f"--verify feeds inputs by name, and two are called {names[0]!r}: name them apart")
+    for name, tensor in graph.named("inputs").items():
+        shape, kind = graph.shape(tensor), graph.tensor(tensor).type
+        if not shape or shape[0] != 1:
+            raise ConversionError(f"--verify feeds one sample at a time, and input {name!r} is {list(shape)}: batch 1")
+        if kind not in _FED:
+            raise ConversionError(f"--verify feeds float32, int8 and int16, and input {name!r} is of type {kind}")
+    for name, tensor in graph.named("outputs").items():
+        shape = graph.shape(tensor)
+        if not shape or shape[0] != 1:
+            raise ConversionError(f"--verify wants a batch of 1, and output {name!r} is {list(shape)}")
+    state = [op for op in graph.operators if graph.kind(op) in _STATE]
+    if state:
+        raise ConversionError(f"--verify cannot compare a model with state yet ({graph.kind(state[0])})")
 
 
 def check_inputs(graph: Graph, inputs: dict[str, np.ndarray]) -> int:
