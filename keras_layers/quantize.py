@@ -61,6 +61,7 @@ class Twin:
         model: the quantized one.
         graph: the float one.
         pairs: name of a quantized layer to the float tensors that it computes, one for each use.
+        quantized: names of the float layers that are quantized.
         left: a line for each layer that stayed in float.
         calibration: the samples used, in the order of the graph's inputs; or None.
     """
@@ -68,6 +69,7 @@ class Twin:
     model: tf.keras.Model
     graph: FloatGraph
     pairs: dict[str, list[Tensor]]
+    quantized: set[str]
     left: list[str]
     calibration: list[np.ndarray] | None
 
@@ -86,7 +88,7 @@ def build_twin(model: tf.keras.Model, recipe: Recipe, calibration: Any = None) -
         raise ValueError(f"nothing to quantize in {model.name}: {reasons}")
     for line in builder.left:
         warnings.warn(f"quantize_model: {line}", stacklevel=3)
-    return Twin(twin, graph, builder.pairs, builder.left, samples)
+    return Twin(twin, graph, builder.pairs, builder.quantized, builder.left, samples)
 
 
 @contextmanager

@@ -136,7 +136,7 @@ class _ToTwin(tfmot.quantization.keras.QuantizeLayoutTransform):
         for name, layer in layers.items():
             is_folded_or_stays = isinstance(layer, tf.keras.layers.BatchNormalization) or not layer.weights
             wanted = not is_folded_or_stays and recipe.quantizer_of(name, is_edge=False) is not None
-            if wanted and not {name, name + _HALVES[0]}.intersection(twin.pairs):
+            if wanted and not {name, name + _HALVES[0]}.intersection(twin.quantized):
                 raise ValueError(
                     f"{name} ({type(layer).__name__}) cannot be quantized: annotate the other layers alone, by "
                     "quantize_annotate_layer, and it stays in float"

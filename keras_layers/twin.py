@@ -60,6 +60,7 @@ class TwinBuilder:
         ranges: of its tensors on a calibration; or None.
         done: is told of each call that is emitted and each layer that has its weights.
         pairs: name of a quantized layer to the float tensors that it computes, one for each use.
+        quantized: names of the float layers that are quantized.
         left: a line for each layer that stayed in float.
     """
 
@@ -68,6 +69,7 @@ class TwinBuilder:
     ranges: dict[Tensor, Range] | None
     done: Callable[[], None] = lambda: None
     pairs: dict[str, list[Tensor]] = field(default_factory=dict)
+    quantized: set[str] = field(default_factory=set)
     left: list[str] = field(default_factory=list)
 
     def build(self, make: Callable[[Any, Any], tf.keras.Model]) -> tf.keras.Model:
@@ -189,6 +191,7 @@ class TwinBuilder:
         copy = self._clones[id(layer)]
         tensor = self._roles.behind_normalization.get((number, 0), (number, 0))
         self.pairs.setdefault(copy.name, []).append(tensor)
+        self.quantized.add(call.name)
         return Value(copy(x.tensor), needs_range=True)
 
     def _normalization(self, number: int, call: Call) -> QuantBatchNormalization | None:
