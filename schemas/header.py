@@ -25,15 +25,18 @@ VERSION = 1
 # |code| <= 255, |x| <= 128: K * 255 * 128 < 2^31.
 MAX_FEATURES = (2**31 - 1) // (255 * 128)
 
-_ENUM_FIELDS = {
-    "op": Op,
-    "decode": Decode,
-    "layout": ENUMS["Layout"],
-    "activation_type": ActivationType,
-    "requantization": Requantization,
-    "multiplier_type": MultiplierType,
-    "bias_type": BiasType,
-    "padding": Padding,
+#: The values of a field that version 1 knows, where it lists them.
+_KNOWN = {
+    "op": frozenset(Op),
+    "decode": frozenset(Decode),
+    "layout": frozenset(ENUMS["Layout"]),
+    "activation_type": frozenset(ActivationType),
+    "requantization": frozenset(Requantization),
+    "multiplier_type": frozenset(MultiplierType),
+    "bias_type": frozenset(BiasType),
+    "padding": frozenset(Padding),
+    "scale_block": frozenset({0}),
+    "reserved": frozenset({0}),
 }
 #: How sums are kept and rounded, by the type of activations; the format foresees more than is computed.
 ARITHMETIC = {
@@ -55,28 +58,16 @@ def read_header(data: bytes) -> np.void:
     if header["total_bytes"] != len(data):
         raise ValueError(f"packed layer of {header['total_bytes']} bytes in {len(data)} bytes")
     _check_known(header)
-    for is_good, reason in (
-        (1 <= header["weight_bits"] <= 8, "weight_bits must be 1 to 8"),
-        (1 <= header["input_features"] <= MAX_FEATURES, f"input_features must be 1 to {MAX_FEATURES}"),
-        (header["output_channels"] >= 1, "output_channels must be at least 1"),
-        (_has_good_geometry(header), "window, stride, dilation, groups and channels do not fit each other or the op"),
-        (_has_good_activations(header), "zero points, clamp or scales are not those of its activations"),
-        (_has_good_decode(header), "weights must be -128 to 127, evenly spaced or by a codebook"),
-        (_has_good_records(header), "multipliers take more bits of the biases than they have, or biases a wrong shift"),
-        (_has_good_sections(header), "a section lies outside, is misaligned, missing, or there without need"),
-    ):
-        if not is_good:
+    for is_good, reason in _CHECKS:
+        if not is_good(header):
             raise ValueError(f"damaged packed layer: {reason}")
     return header
 
 
 def _check_known(header: np.void) -> None:
-    for name, enum in _ENUM_FIELDS.items():
-        if header[name] not in list(enum):
-            raise ValueError(f"packed layer with unknown {name} {header[name]}: update subbyte")
-    for name in ("scale_block", "reserved"):
-        if header[name] != 0:
-            raise ValueError(f"packed layer with {name} {header[name]}, which version {VERSION} does not know")
+    for name, known in _KNOWN.items():
+        if header[name] not in known:
+            raise ValueError(f"packed layer with {name} {header[name]}: version {VERSION} has none, update subbyte")
     activations = ActivationType(header["activation_type"])
     for name, value in ARITHMETIC[activations].items():
         if header[name] != value:
@@ -146,3 +137,16 @@ def _has_good_sections(h: np.void) -> bool:
 def _is_inside(h: np.void, offset: int, size: int, alignment: int) -> bool:
     offset = int(offset)
     return offset >= HEADER.itemsize and offset % alignment == 0 and offset + size <= int(h["total_bytes"])
+
+
+# In this order: each may rely on those before it.
+_CHECKS = (
+    (lambda h: 1 <= h["weight_bits"] <= 8, "weight_bits must be 1 to 8"),
+    (lambda h: 1 <= h["input_features"] <= MAX_FEATURES, f"input_features must be 1 to {MAX_FEATURES}"),
+    (lambda h: h["output_channels"] >= 1, "output_channels must be at least 1"),
+    (_has_good_geometry, "window, stride, dilation, groups and channels do not fit each other or the op"),
+    (_has_good_activations, "zero points, clamp or scales are not those of its activations"),
+    (_has_good_decode, "weights must be -128 to 127, evenly spaced or by a codebook"),
+    (_has_good_records, "multipliers take more bits of the biases than they have, or biases a wrong shift"),
+    (_has_good_sections, "a section lies outside, is misaligned, missing, or there without need"),
+)

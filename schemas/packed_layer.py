@@ -183,10 +183,11 @@ class PackedLayer:
             geometry=geometry,
             **{name: header[name].item() for name in _PLAIN_FIELDS},
         )
-        plain = bias - split_bias(layer.weights) if layer._is_int16 else bias.astype(np.int32)
-        layer = replace(layer, bias=plain)
+        if layer._is_int16:
+            layer = replace(layer, bias=bias - split_bias(layer.weights))
         layer._check()
-        return layer
+        # Only now: a shift may have left 32 bits.
+        return layer if layer._is_int16 else replace(layer, bias=bias.astype(np.int32))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PackedLayer):

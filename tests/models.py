@@ -10,12 +10,11 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from subbyte.converter.flatbuffer import per_channel
-from subbyte.schemas import ENUMS, HEADER, Grid, PackedLayer, split_bias
+from subbyte.schemas import ENUMS, HEADER, PACKED_OPS, Grid, Op, PackedLayer, split_bias
 
 INT16 = ENUMS["ActivationType"].INT16
 
-OP_NAME = "SubbyteFullyConnected"
-OP_NAMES = {1: OP_NAME, 2: "SubbyteConv2D", 3: "SubbyteDepthwiseConv2D"}
+OP_NAME = PACKED_OPS[Op.FULLY_CONNECTED]
 _TYPES = {name: getattr(schema.TensorType, name.upper()) for name in ("int8", "int16", "int64", "uint8", "float32")}
 
 
@@ -90,7 +89,7 @@ class Model:
         shape = [*self.tensors[x].shape[:-1], layer.codes.shape[0]]
         dtype = layer.activation_dtype.name
         output = self.tensor(shape, dtype, layer.output_scale, layer.output_zero_point, name=name)
-        self.custom([x, constant], [output], OP_NAMES[layer.op])
+        self.custom([x, constant], [output], PACKED_OPS[layer.op])
         return output
 
     def input_for(self, layer: PackedLayer, leading=(1,)) -> int:

@@ -14,6 +14,7 @@ from subbyte.schemas import (
     HEADER,
     MAGIC,
     MAX_FEATURES,
+    PACKED_OPS,
     PLANE_WIDTHS,
     VERSION,
     Grid,
@@ -47,9 +48,14 @@ def test_c_header_equals_the_schema(tmp_path):
     claims += [f"{prefix}{member.name} == {member.value}" for e, prefix in C_PREFIXES.items() for member in ENUMS[e]]
     claims += [f"SUBBYTE_MAGIC == {MAGIC}", f"SUBBYTE_VERSION == {VERSION}", f"SUBBYTE_MAX_FEATURES == {MAX_FEATURES}"]
     assert set(C_PREFIXES) == set(ENUMS)
-    checks = "\n".join(f'  if (!({claim})) puts("{claim}");' for claim in claims)
+    claims += [f'!strcmp(SUBBYTE_{op.name}_NAME, "{name}")' for op, name in PACKED_OPS.items()]
+    checks = "".join(f"  CHECK({claim});\n" for claim in claims)
     source = tmp_path / "claims.c"
-    source.write_text(f'#include <stdio.h>\n#include "subbyte.h"\nint main(void) {{\n{checks}\n  return 0;\n}}\n')
+    source.write_text(
+        '#include <stdio.h>\n#include <string.h>\n#include "subbyte_op.h"\n'
+        "#define CHECK(claim) if (!(claim)) puts(#claim)\n"
+        f"int main(void) {{\n{checks}  return 0;\n}}\n"
+    )
     compile_c(["-std=c11", "-Wno-sign-conversion", "-I", INCLUDE, source, "-o", tmp_path / "claims"])
     assert subprocess.run([tmp_path / "claims"], capture_output=True, text=True, check=True).stdout == ""
 
