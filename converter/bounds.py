@@ -33,7 +33,7 @@ class Bound:
 
 
 def keras_bounds(graph: Graph) -> dict[int, Bound | None]:
-    """A bound for every tensor that a lowered graph computes; None where nothing is promised."""
+    """A bound for every tensor that a lifted graph computes; None where nothing is promised."""
     bounds: dict[int, Bound | None] = {tensor: Bound() for tensor in graph.inputs}
     for op in graph.operators:
         before = [bounds.get(int(tensor), Bound()) for tensor in op.inputs]
