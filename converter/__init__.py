@@ -5,8 +5,8 @@
 The command `convert-to-tflite` does the same on files. TensorFlow is imported only to convert Keras models.
 
 For tools that look into models or make their own: `Graph` reads and writes a `.tflite`, `LinearOp` is a layer in
-integers, `TARGETS` writes it, `Footprint` says where the bytes of a file are; `read_chain`, `image` and `c_source` are
-for firmware.
+integers, `TARGETS` writes it, `Footprint` says where the bytes of a file are and `microseconds` how long
+it takes; `read_chain`, `image` and `c_source` are for firmware.
 """
 
 from subbyte.extras import needed_by
@@ -26,6 +26,7 @@ with needed_by("subbyte.converter"):
     from .outputs import check_outputs
     from .sizes import Footprint, LayerBytes
     from .targets import TARGETS
+    from .timing import Stopwatch, Timing, microseconds
 
 __all__ = [
     "TARGETS",
@@ -37,7 +38,9 @@ __all__ = [
     "LayerReport",
     "LinearOp",
     "Result",
+    "Stopwatch",
     "TensorType",
+    "Timing",
     "c_source",
     "check_outputs",
     "check_writable",
@@ -45,6 +48,7 @@ __all__ = [
     "float_tflite",
     "image",
     "load_keras",
+    "microseconds",
     "one_scale",
     "read_chain",
     "schema",

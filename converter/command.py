@@ -28,6 +28,7 @@ from rich.progress import Progress
 
 from subbyte import __version__
 from subbyte.command_line import DIFFERS, guard
+from subbyte.console import console as make_console
 
 from .c_source import c_source
 from .conversion import Conversion
@@ -39,7 +40,9 @@ from .image import image
 from .io_types import IO_TYPES
 from .logs import silence_native_logs
 from .outputs import check_outputs
-from .report import print_comparisons, print_layers, print_post_training, to_json
+from .preference import PREFERENCES
+from .report import print_comparisons, print_layers, print_post_training, print_summary, to_json
+from .summary import Summary
 from .targets import TARGETS
 from .verification import load_inputs, read_arrays, verify
 
@@ -54,6 +57,12 @@ flags.DEFINE_enum("io", None, list(IO_TYPES), "Type of inputs and outputs: float
 flags.DEFINE_integer("bits", None, "Weights of an int8 .tflite, or of a float .keras with --calibration.", 1, 8)
 flags.DEFINE_string("calibration", None, "An .npz of real inputs: quantize a float .keras without training, to --bits.")
 flags.DEFINE_integer("first_last_bits", None, "With --bits: those of the first and the last layer; 8.", 1, 8)
+flags.DEFINE_enum(
+    "prefer",
+    "bytes",
+    list(PREFERENCES),
+    "Without --bits: pack those layers of an int8 .tflite that make it smaller, or that run faster on this machine.",
+)
 flags.DEFINE_string("verify", None, "An .npz of real inputs, [samples, ...] by input name, to compare the models on.")
 flags.DEFINE_bool("json", False, "Report in JSON on standard output.")
 flags.DEFINE_string("report", None, "An .html file to write: sizes, codes, ranges, times on this machine, in one page.")
@@ -103,8 +112,7 @@ def _convert() -> int:
     logging.set_verbosity(logging.ERROR)
     outputs, report = _outputs(), _report_path()
     _check_outputs(outputs, report)
-    # A pipe has no width: do not cut names there.
-    console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
+    console = make_console(markup=False, emoji=False)
     if FLAGS.format != "tflite" and _is_packed(Path(FLAGS.model)):
         if FLAGS.verify is not None or FLAGS.json or report is not None:
             raise ConversionError(
@@ -117,7 +125,8 @@ def _convert() -> int:
     with errors.status(f"converting {FLAGS.model}") if errors.is_terminal else nullcontext():
         io = FLAGS.io or ("float32" if FLAGS.format == "tflite" else "int8")
         calibration = None if FLAGS.calibration is None else read_arrays(Path(FLAGS.calibration))
-        conversion = Conversion.start(FLAGS.model, io, FLAGS.bits, FLAGS.first_last_bits or 8, calibration)
+        prefer = FLAGS.prefer if FLAGS.format == "tflite" and FLAGS.target == "packed" else None
+        conversion = Conversion.start(FLAGS.model, io, FLAGS.bits, FLAGS.first_last_bits or 8, calibration, prefer)
         result = conversion.write(FLAGS.target)
         contents = _contents(result.tflite, outputs)
     comparisons, samples, inputs = None, 0, None
@@ -135,11 +144,14 @@ def _convert() -> int:
 
             html = conversion_page(conversion, result, Path(FLAGS.model).name, comparisons, inputs)
         contents, outputs = [*contents[: len(outputs)], html.encode()], [*outputs, report]
+    summary = Summary.of(conversion, result) if FLAGS.format == "tflite" else None
     _write(outputs, contents)
     if FLAGS.json:
-        print(to_json(result, comparisons))
+        print(to_json(result, comparisons, summary))
     else:
         print_layers(console, result)
+        if summary is not None:
+            print_summary(console, summary)
         if result.post_training is not None:
             print_post_training(console, result.post_training)
         if comparisons is not None:

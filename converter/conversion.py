@@ -17,6 +17,7 @@ from .graph import Graph, readable
 from .integer_ops import LinearOp
 from .io_types import check_io, set_io
 from .notes import Note, lines
+from .preference import check_preference
 from .read_model import quantized_source, read_source
 from .sizes import Footprint, LayerBytes, float_bytes, layers_of
 from .source import Source
@@ -78,6 +79,7 @@ def convert(
     bits: int | None = None,
     first_last_bits: int = 8,
     calibration: Any = None,
+    prefer: str | None = "bytes",
 ) -> Result:
     """Converts a model to TFLite with 1 to 8-bit weights.
 
@@ -91,19 +93,32 @@ def convert(
             quantized without training, if there is a calibration.
         first_last_bits: with `bits`, those of the first and the last layer.
         calibration: for a float Keras model, real inputs: see `subbyte.keras_layers.quantize_post_training`.
+        prefer: which layers of an int8 `.tflite` are packed without `bits`: those that make the file smaller, "bytes",
+            or those of them that run faster on this machine, "speed"; None packs every layer that can be.
 
     Raises:
         ConversionError: what cannot be converted, with the layer and the mend in one line.
     """
     find_target(target)
-    return Conversion.start(model, io, bits, first_last_bits, calibration).write(target)
+    return Conversion.start(
+        model, io, bits, first_last_bits, calibration, prefer if target == "packed" else None
+    ).write(target)
 
 
 class Conversion:
     """A model lifted once, to be written for several targets."""
 
-    def __init__(self, graph: Graph, notes: list[str], io: str, source: Source, bits: int | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        notes: list[str],
+        io: str,
+        source: Source,
+        bits: int | None = None,
+        must_shrink: bool = False,
+    ) -> None:
         self.graph, self.notes, self.io, self.source, self.bits = graph, notes, io, source, bits
+        self._must_shrink = must_shrink
 
     @classmethod
     def start(
@@ -113,9 +128,11 @@ class Conversion:
         bits: int | None = None,
         first_last_bits: int = 8,
         calibration: Any = None,
+        prefer: str | None = "bytes",
     ) -> Conversion:
         """Reads and lifts `model`; see `convert`."""
         check_io(io)
+        check_preference(prefer)
         for name, width in (("bits", bits), ("first_last_bits", first_last_bits)):
             if width is not None and width not in range(1, 9):
                 raise ConversionError(f"{name} must be 1 to 8, not {width}")
@@ -134,7 +151,9 @@ class Conversion:
         lift_markers(graph, dict(source.taps))
         if source.reference is None:
             from_stock.check_quantized(graph, source.name)
-        notes = from_stock.lift_stock(graph, requantized, first_last_bits)
+        without_loss = source.reference is None and bits is None
+        notes = from_stock.lift_stock(graph, requantized, first_last_bits, prefer if without_loss else None)
+        notes += _wide_ends(graph, bits)
         if source.reference is not None:
             notes = [*(_left_notes(source.post_training) if source.post_training else _rounded_notes(graph)), *notes]
         notes += [*set_io(graph, io), *_other_signatures(graph)]
@@ -144,7 +163,7 @@ class Conversion:
         for side in ("inputs", "outputs"):
             for name, tensor in graph.named(side).items():
                 graph.tensor(tensor).name = name.encode()
-        return cls(graph, notes, io, source, requantized)
+        return cls(graph, notes, io, source, requantized, without_loss and prefer is not None)
 
     @property
     def linear_ops(self) -> list[LinearOp]:
@@ -157,6 +176,8 @@ class Conversion:
             reasons = "; ".join(self.notes) or "it has no layer with weights"
             raise ConversionError(f"nothing to pack in this model: {reasons}{self._mend()}")
         files = {name: self.tflite(name) for name in TARGETS}
+        if target == "packed" and self._must_shrink:
+            self._check_shrunk(files)
         packed = self.sizes(files["packed"])
         unpacked = len(files["packed"]) - sum(size.total for _, size in packed)
         return Result(
@@ -175,6 +196,26 @@ class Conversion:
             },
             post_training=self.source.post_training,
         )
+
+    def original(self) -> tuple[str, bytes]:
+        """What a written file is compared with, and its name: the `.tflite` that was given, else stock int8."""
+        if self.source.reference is None:
+            return "the original", self.source.tflite
+        return "stock int8", self.tflite("int8")
+
+    def _check_shrunk(self, files: dict[str, bytes]) -> None:
+        """Raises ConversionError where the packed file is no smaller: than the original where it has its ends."""
+        original = Graph.read(self.source.tflite)
+        types = [
+            [graph.tensor(int(tensor)).type for tensor in (*graph.inputs, *graph.outputs)]
+            for graph in (original, self.graph)
+        ]
+        limit = len(self.source.tflite if types[0] == types[1] else files["int8"])
+        if len(files["packed"]) >= limit:
+            raise ConversionError(
+                f"nothing to gain in {self.source.name}: packed it would take {len(files['packed']):,} bytes in the "
+                f"place of {limit:,}; --bits gives its weights fewer bits"
+            )
 
     def _mend(self) -> str:
         """What else can be tried where nothing packs."""
@@ -241,6 +282,22 @@ def _other_signatures(graph: Graph) -> list[str]:
         f"signature {readable(definition.signatureKey or b'')!r} runs a subgraph of its own, which stays as it was"
         for definition in graph.model.signatureDefs or []
         if definition.subgraphIndex != 0
+    ]
+
+
+def _wide_ends(graph: Graph, bits: int | None) -> list[str]:
+    """A line where the first and the last layer have more than `bits` bits and hold most of the weights."""
+    ops = [op for op in graph.operators if isinstance(op, LinearOp)]
+    if bits is None or not ops:
+        return []
+    wide = [op for op in {id(op): op for op in (ops[0], ops[-1])}.values() if op.grid.bits > bits]
+    share = sum(op.weights.size for op in wide) / sum(op.weights.size for op in ops)
+    if share <= 0.5:
+        return []
+    names = " and ".join(f"{op.layer} ({op.grid.bits} bits)" for op in wide)
+    return [
+        f"{share:.0%} of the weights are in the first and the last layer, which --bits does not narrow, {names}: "
+        f"--first_last_bits={bits} does"
     ]
 
 

@@ -18,6 +18,7 @@ from .flatbuffer import TensorType, schema
 from .graph import Graph
 from .integer_ops import BOUNDS, FUSED, LARGEST_MULTIPLIER, LinearOp, clamp_codes
 from .packed_target import packed_layer
+from .preference import compare, reason_to_stay
 from .requantize import requantize
 
 #: Layers with weights that are not packed.
@@ -42,7 +43,7 @@ def check_quantized(graph: Graph, name: str) -> None:
         )
 
 
-def lift_stock(graph: Graph, bits: int | None = None, first_last_bits: int = 8) -> list[str]:
+def lift_stock(graph: Graph, bits: int | None = None, first_last_bits: int = 8, prefer: str | None = None) -> list[str]:
     """Replaces the stock layers of `graph` that pack. Returns a line for each reason to leave some.
 
     Args:
@@ -50,6 +51,7 @@ def lift_stock(graph: Graph, bits: int | None = None, first_last_bits: int = 8) 
         bits: None takes what packs without loss in less than 8 bits. A number requantizes what does not fit it.
         first_last_bits: that number for the first and the last layer that pack. In published models 8 bits there keep
             more answers and cost few bytes: `benchmarks/third_party.py` measures both.
+        prefer: without `bits`, what must get better where a layer is packed, one of `PREFERENCES`; None packs all.
     """
     lifted: list[tuple[Any, LinearOp]] = []
     reasons: dict[str, list[Any]] = {}
@@ -61,7 +63,10 @@ def lift_stock(graph: Graph, bits: int | None = None, first_last_bits: int = 8) 
     for place, (op, linear) in enumerate(lifted):
         width = first_last_bits if place in (0, len(lifted) - 1) else bits
         try:
-            graph.replace(op, [_narrow(graph, linear, None if bits is None else width)])
+            narrow = _narrow(graph, linear, None if bits is None else width)
+            if bits is None and prefer is not None:
+                _check_worth(graph, op, narrow, prefer)
+            graph.replace(op, [narrow])
         except _StaysStock as reason:
             reasons.setdefault(str(reason), []).append(op)
     return [_note(graph, ops, reason) for reason, ops in reasons.items()]
@@ -96,6 +101,13 @@ def _narrow(graph: Graph, linear: LinearOp, bits: int | None) -> LinearOp:
     if bits is not None and layer.multiplier.max() >= LARGEST_MULTIPLIER[linear.activation_type]:
         raise _StaysStock(f"one step of its weights in {bits} bits runs through all output codes; give it more bits")
     return linear
+
+
+def _check_worth(graph: Graph, op: Any, layer: LinearOp, prefer: str) -> None:
+    """Raises _StaysStock where packing makes nothing better."""
+    reason = reason_to_stay(*compare(graph, op, layer, prefer), prefer)
+    if reason is not None:
+        raise _StaysStock(reason)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from subbyte.console import add_columns
+
 from .conversion import Result
+from .summary import Summary
 from .verification import Comparison
 
 #: With a larger share of zeros a layer is told to be sparse; by chance 8-bit weights have some per cent of them.
@@ -25,7 +28,7 @@ _TOTALS = (
 )
 
 
-def to_json(result: Result, comparisons: list[Comparison] | None) -> str:
+def to_json(result: Result, comparisons: list[Comparison] | None, summary: Summary | None = None) -> str:
     """The whole report as one JSON object; without the model's bytes."""
     report: dict[str, Any] = {
         "target": result.target,
@@ -35,6 +38,8 @@ def to_json(result: Result, comparisons: list[Comparison] | None) -> str:
         "totals": result.totals,
         "notes": result.notes,
     }
+    if summary is not None:
+        report["summary"] = dataclasses.asdict(summary)
     made = result.post_training
     if made is not None:
         layers = [dataclasses.asdict(layer) for layer in made.layers]
@@ -62,12 +67,9 @@ def print_layers(console: Console, result: Result) -> None:
     size = len(result.tflite)
     is_sparse = any(layer.zeros > _CHANCE for layer in result.layers)
     table = Table(title="Layers", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("layer")
-    table.add_column("op")
-    for heading in ("kernel", "bits", "values", "bytes", "share", "SQNR dB"):
-        table.add_column(heading, justify="right")
-    if is_sparse:
-        table.add_column("zeros", justify="right")
+    add_columns(table, "layer", "op")
+    figures = ("kernel", "bits", "values", "bytes", "share", "SQNR dB", *(["zeros"] if is_sparse else []))
+    add_columns(table, *figures, justify="right")
     for layer in result.layers:
         table.add_row(
             layer.layer,
@@ -86,9 +88,8 @@ def print_layers(console: Console, result: Result) -> None:
     console.print(table)
 
     totals = Table(title="The whole file as", title_justify="left", box=box.SIMPLE_HEAD)
-    totals.add_column("target")
-    totals.add_column("bytes", justify="right")
-    totals.add_column("of float32", justify="right")
+    add_columns(totals, "target")
+    add_columns(totals, "bytes", "of float32", justify="right")
     for name, label in _TOTALS:
         mark = " (written)" if name == result.target else ""
         totals.add_row(
@@ -99,13 +100,17 @@ def print_layers(console: Console, result: Result) -> None:
         console.print(f"note: {note}", soft_wrap=True, highlight=False)
 
 
+def print_summary(console: Console, summary: Summary) -> None:
+    """The line of what the conversion gains."""
+    console.print(f"the file: {summary}", soft_wrap=True, highlight=False)
+
+
 def print_post_training(console: Console, made: Any) -> None:
     """What quantization without training did to each layer and to the outputs: a `PostTraining`."""
     title = f"Quantized without training, on {made.samples} inputs"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("layer")
-    table.add_column("bits", justify="right")
-    table.add_column("output SQNR dB", justify="right")
+    add_columns(table, "layer")
+    add_columns(table, "bits", "output SQNR dB", justify="right")
     for layer in made.layers:
         table.add_row(layer.layer, str(layer.bits), f"{layer.sqnr_db:.1f}")
     console.print(table)
@@ -123,11 +128,9 @@ def print_post_training(console: Console, made: Any) -> None:
 def print_comparisons(console: Console, comparisons: list[Comparison], samples: int) -> None:
     """The table of what differs from the packed model."""
     table = Table(title=f"Packed model against others on {samples} inputs", title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("layer")
-    table.add_column("against")
-    for heading in ("codes", "differ", "largest", "allowed"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
+    add_columns(table, "layer", "against")
+    add_columns(table, "codes", "differ", "largest", "allowed", justify="right")
+    add_columns(table, "")
     for comparison in comparisons:
         table.add_row(
             comparison.layer,

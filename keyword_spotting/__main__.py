@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run_train(flags: argparse.Namespace) -> None:
     """Trains, saves, and reports on the dev split."""
-    from rich.console import Console
+    from subbyte.console import console as make_console
 
     from .data import Dataset
     from .evaluate import keras_logits, report, report_table
@@ -82,36 +82,35 @@ def run_train(flags: argparse.Namespace) -> None:
     trained = train(flags.model, dataset, flags.seed, recipe, bits=flags.bits, progress=True, state=state)
     trained.save(flags.output)
     logits = moving_average(keras_logits(trained.model, trained.normalization(dataset.dev.views())))
-    console = Console()
+    console = make_console()
     console.print(report_table([(flags.model, report(logits, dataset.dev))], f"dev split, {dataset.source}"))
     console.print(f"Wrote {flags.output} after {trained.seconds:.0f} s of training.")
 
 
 def run_evaluate(flags: argparse.Namespace) -> None:
     """Reports a model file on one split."""
-    from rich.console import Console
+    from subbyte.console import console as make_console
 
     from .data import Dataset
     from .evaluate import file_logits, report, report_table
     from .metrics import moving_average
 
-    dataset = Dataset.load(flags.data_dir, progress=True)
+    dataset = Dataset.load(flags.data_dir, progress=True, needed=(flags.split,))
     split = dataset.split(flags.split)
     logits = moving_average(file_logits(flags.model, split.views(), flags.normalization))
-    Console().print(report_table([(flags.model, report(logits, split))], f"{flags.split} split, {dataset.source}"))
+    make_console().print(report_table([(flags.model, report(logits, split))], f"{flags.split} split, {dataset.source}"))
 
 
 def run_report(flags: argparse.Namespace) -> None:
     """Writes a page that compares model files on one split."""
-    from rich.console import Console
-
+    from subbyte.console import console as make_console
     from subbyte.converter import check_outputs, write_atomically
     from subbyte.reports import page
 
     from .data import Dataset
     from .report import read, report_page
 
-    output, console = Path(flags.output), Console()
+    output, console = Path(flags.output), make_console()
     if output.suffix not in (".html", ".htm"):
         raise ValueError(f"--output={output}: the page's name must end in .html")
     paths = ([flags.float] if flags.float else []) + flags.models
@@ -121,7 +120,7 @@ def run_report(flags: argparse.Namespace) -> None:
     names = stems if len(set(stems)) == len(stems) else paths
     if len(set(names)) < len(names):
         raise ValueError("--models: a file is named twice")
-    dataset = Dataset.load(flags.data_dir, progress=True)
+    dataset = Dataset.load(flags.data_dir, progress=True, needed=(flags.split,))
     split = dataset.split(flags.split)
     with console.status("running the models"):
         models = [read(path, split, name, flags.normalization) for path, name in zip(paths, names, strict=True)]

@@ -103,17 +103,20 @@ class Dataset:
         return part
 
     @classmethod
-    def load(cls, data_dir: str | Path | None = None, progress: bool = False) -> Dataset:
+    def load(
+        cls, data_dir: str | Path | None = None, progress: bool = False, needed: Sequence[str] = SPLITS
+    ) -> Dataset:
         """Reads a data folder, from its cache where possible.
 
         Args:
             data_dir: the folder; default: the environment variable SUBBYTE_DATA; without either, synthetic speech.
             progress: shows a bar while recordings are read.
+            needed: splits that must have clips; another may be empty.
 
         Raises:
             ValueError: the folder, a table, a column or a recording is missing or wrong.
         """
-        return read_folder(data_folder(data_dir), progress)
+        return read_folder(data_folder(data_dir), progress, needed)
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ class Recordings:
         if split not in SPLITS:
             raise ValueError(f"no split {split!r}: choose one of {', '.join(SPLITS)}")
         root = data_folder(data_dir)
-        tables = _read_table(root / "wakewords", ("keyword",)), _read_table(root / "running_speech", ())
+        tables = _read_tables(root, (split,))
         wakewords, speech = (
             tuple(
                 Recording(Path(row["path"]), row["pseudo_speaker"], row.get("keyword"))
@@ -185,9 +188,9 @@ def synthetic_folder() -> Path:
     return folder
 
 
-def read_folder(root: Path, progress: bool = False) -> Dataset:
+def read_folder(root: Path, progress: bool = False, needed: Sequence[str] = SPLITS) -> Dataset:
     """`Dataset.load` for a folder that is known."""
-    wakewords, speech = _read_table(root / "wakewords", ("keyword",)), _read_table(root / "running_speech", ())
+    wakewords, speech = _read_tables(root, needed)
     noises = _noises(root)
     keywords = tuple(sorted({row["keyword"] for row in wakewords}))
     code = [Path(str(module.__file__)).read_bytes() for module in (features, alignment)]
@@ -271,7 +274,15 @@ def _source(root: Path, wakewords: Sequence[Row]) -> str:
     return f"{len(wakewords)} {where}"
 
 
-def _read_table(folder: Path, columns: tuple[str, ...]) -> list[Row]:
+def _read_tables(root: Path, needed: Sequence[str]) -> tuple[list[Row], list[Row]]:
+    """The rows of wake words and of running speech, checked."""
+    return (
+        _read_table(root / "wakewords", ("keyword",), needed),
+        _read_table(root / "running_speech", (), needed),
+    )
+
+
+def _read_table(folder: Path, columns: tuple[str, ...], needed: Sequence[str]) -> list[Row]:
     """The rows of clips.csv, checked; `path` becomes a full path."""
     table, columns = folder / "clips.csv", ("path", "pseudo_speaker", "split", *columns)
     if not table.is_file():
@@ -287,7 +298,7 @@ def _read_table(folder: Path, columns: tuple[str, ...]) -> list[Row]:
             raise ValueError(f"{table}: split of {row['path']} is {row['split']!r}, not one of {', '.join(SPLITS)}")
         if home.setdefault(row["pseudo_speaker"], row["split"]) != row["split"]:
             raise ValueError(f"{table}: speaker {row['pseudo_speaker']} stands in two splits; move all clips to one")
-    if absent := set(SPLITS) - set(home.values()):
+    if absent := set(needed) - set(home.values()):
         raise ValueError(f"{table} has no clips in the split {min(absent)!r}")
     return [row | {"path": str(folder / row["path"])} for row in rows]
 
@@ -315,7 +326,15 @@ def _analyse(
     def each(items: Sequence[Any], name: str) -> Iterable[Any]:
         return track(items, f"Reading {name}", disable=not progress, transient=True)
 
-    found: dict[str, list[Any]] = {f"{split}_{field}": [] for split in SPLITS for field in Split.__dataclass_fields__}
+    # An empty array each, for a split without clips.
+    nothing = {
+        "keywords": np.zeros((0, CONTEXT, features.MEL_BINS), np.float32),
+        "labels": np.zeros(0, np.int64),
+        "speakers": np.zeros(0, np.str_),
+        "speech": np.zeros((0, features.MEL_BINS), np.float32),
+        "noise": np.zeros((0, features.MEL_BINS), np.float32),
+    }
+    found: dict[str, list[Any]] = {f"{split}_{field}": [nothing[field]] for split in SPLITS for field in nothing}
     for row in each(wakewords, "wake words"):
         for energies in _speeds(row["path"], row["split"]):
             found[f"{row['split']}_keywords"].append(keyword_context(energies)[np.newaxis])

@@ -66,9 +66,9 @@ def demo(
     Raises:
         ValueError: bad data, or an output code of the packed model differs from Keras.
     """
-    from rich.console import Console
+    from subbyte.console import console as make_console
 
-    console, folder = Console(), Path(output_dir)
+    console, folder = make_console(), Path(output_dir)
     dataset = Dataset.load(data_dir, progress=True)
     console.print(f"Data: {dataset.source}")
     trained = []

@@ -130,9 +130,11 @@ def report_table(rows: Sequence[tuple[str, Report]], title: str) -> Table:
     """A table for people: one line a model, with 95 % intervals over speakers."""
     from rich.table import Table
 
+    from subbyte.console import add_columns
+
     table = Table(title=title)
-    for column in ("model", "keyword accuracy", *(f"misses at {100 * rate:g} % false alarms" for rate in FALSE_ALARMS)):
-        table.add_column(column)
+    misses = (f"misses at {100 * rate:g} % false alarms" for rate in FALSE_ALARMS)
+    add_columns(table, "model", "keyword accuracy", *misses)
     for name, found in rows:
         table.add_row(name, str(found.accuracy), *map(str, found.misses))
     return table

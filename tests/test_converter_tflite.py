@@ -105,7 +105,7 @@ def run(interpreter, count: int = 200) -> np.ndarray:
 @pytest.mark.parametrize("name", KINDS)
 def test_packed_equals_the_original_on_the_stock_interpreter(name):
     original = of_kind(name)
-    result = convert(original, io="int8")
+    result = convert(original, io="int8", prefer=None)
     assert [layer.op for layer in result.layers] == ["SubbyteFullyConnected"] * 2
     bits = max(1, (len(KINDS[name][0]) - 1).bit_length())
     assert all(layer.weight_bits <= bits for layer in result.layers)
@@ -182,7 +182,7 @@ def mixed() -> bytes:
 
 
 def test_what_cannot_be_packed_stays_stock_with_a_note():
-    result = convert(mixed(), io="int8")
+    result = convert(mixed(), io="int8", prefer=None)
     # The convolution has 36 weights, with 32 values after rounding.
     assert [layer.weight_bits for layer in result.layers] == [5, 2]
     (note,) = result.notes
@@ -372,7 +372,7 @@ def test_any_stock_layer_packs_without_loss_or_stays(layer, bits):
         assert "need 8 bits" in notes[0]
         return
     assert notes == []
-    packed = convert(original, io="int8", bits=bits).tflite
+    packed = convert(original, io="int8", bits=bits, prefer=None).tflite
     expected = run(StockInterpreter(model_content=original), 5)
     np.testing.assert_array_equal(run(kernels.Interpreter(model_content=packed), 5), expected)
 
@@ -382,7 +382,7 @@ def test_a_convolution_without_a_bias_has_a_bias_of_zeros():
     kernel = np.random.default_rng(0).integers(-3, 4, (4, 3, 3, 2))
     without = Layer("CONV_2D", kernel, np.float32([0.2]))
     with_zeros = replace(without, bias=np.zeros(4, int))
-    packed = kernels.Interpreter(model_content=convert(without.file(), io="int8").tflite)
+    packed = kernels.Interpreter(model_content=convert(without.file(), io="int8", prefer=None).tflite)
     np.testing.assert_array_equal(run(packed, 5), run(StockInterpreter(model_content=with_zeros.file()), 5))
 
 

@@ -199,6 +199,19 @@ def test_a_broken_table_is_named(speech: Path, tmp_path: Path, old: str, new: st
         data.Dataset.load(broken(speech, tmp_path / "data", old, new))
 
 
+def test_a_split_that_is_not_needed_may_be_empty(speech: Path, tmp_path: Path) -> None:
+    folder, whole = broken(speech, tmp_path / "data", ",dev", ",test"), data.Dataset.load(speech)
+    table = folder / "running_speech" / "clips.csv"
+    table.write_text(table.read_text().replace(",dev", ",test"))
+    found = data.Dataset.load(folder, needed=("test",))
+    assert len(found.dev.labels) == len(found.dev.keywords) == len(found.dev.speech) == 0
+    assert len(found.test.labels) == len(whole.test.labels) + len(whole.dev.labels)
+    np.testing.assert_array_equal(found.train.keywords, whole.train.keywords)
+    assert found.test.keywords.dtype == whole.test.keywords.dtype
+    with pytest.raises(ValueError, match="no clips in the split 'dev'"):
+        data.Dataset.load(folder)
+
+
 def test_missing_folders_are_named(speech: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds wakewords/, running_speech/ and noise/"):
         data.Dataset.load(tmp_path)
