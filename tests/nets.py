@@ -55,10 +55,10 @@ def drawn(build: Callable[[], keras.Model], seed: int) -> keras.Model:
     return model
 
 
-def small_net(stage: int = 2) -> keras.Model:
-    """Two layers, input "features", in a stage."""
+def small_net(stage: int = 2, width: int = 8) -> keras.Model:
+    """Two layers, input "features", in a stage, `width` units between them."""
     keras.utils.set_random_seed(0)
-    parts = [ql.QuantInput(4.0), dense(8, Tanh(4)), ql.ClippedReLU(4.0), dense(3, Tanh(2)), ql.QuantActivation(8.0)]
+    parts = [ql.QuantInput(4.0), dense(width, Tanh(4)), ql.ClippedReLU(4.0), dense(3, Tanh(2)), ql.QuantActivation(8.0)]
     model = keras.Sequential([keras.Input((10,), name="features"), *parts])
     ql.set_stage(model, stage)
     return model
