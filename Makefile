@@ -2,6 +2,7 @@
 #
 #   make demo      train, convert and run a wake-word model: under ten minutes
 #   make test      lint and the whole suite under both Keras versions
+#   make test-fast its quick files, under Keras 3
 #   make help      the rest
 
 PYTHON ?= python3
@@ -20,12 +21,13 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # TensorFlow looks for a GPU and says so on every start.
 export CUDA_VISIBLE_DEVICES ?= -1
 
-PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
+# Files go to the processes in the order of tests/conftest.py, the longest first.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 # What depends on the Keras version runs under both.
 KERAS_TESTS := $(wildcard tests/test_keras_layers_*.py) $(patsubst %,tests/test_converter_%.py,nets models conv) \
   tests/test_converter_command.py::TestConsoleScript tests/test_keyword_spotting_pipeline.py
 
-.PHONY: help demo test lint format bench paper paper-quick accuracy tfmot accelerator fuzz test-arm64 test-wheels test-oldest clean
+.PHONY: help demo test test-fast lint format bench paper paper-quick accuracy tfmot accelerator fuzz test-arm64 test-wheels test-oldest clean
 
 help:
 	@grep -hoE '^[a-z-]+:.*## .*' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +46,9 @@ demo: $(READY) ## train M0 and M4, convert, verify, compare
 test: lint ## the whole suite, under Keras 3 and under tf-keras
 	TF_USE_LEGACY_KERAS=1 $(PYTEST) -m "not once" $(KERAS_TESTS)
 	$(PYTEST) tests
+
+test-fast: $(READY) ## the quick files of every area, under Keras 3: for the inner loop
+	$(PYTEST) -m "not slow" tests
 
 lint: $(READY) ## ruff, mypy and clang-format; warnings are errors
 	$(BIN)/ruff check .

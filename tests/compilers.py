@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import functools
+import hashlib
+import importlib.metadata
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +16,8 @@ ROOT = Path(__file__).parent.parent
 INCLUDE = ROOT / "kernels" / "include"
 SOURCES = ROOT / "kernels" / "src"
 PLUGIN = {"arena.c", "parallel.c", "partition.c", "plugin.c", "threads.c"}  # what the core does without
+TEST_C = ROOT / "tests" / "c"
+BUILDS = ROOT / "build" / "tests"
 STRICT = ["-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic"]
 
 ZIG = [sys.executable, "-m", "ziglang", "cc"]
@@ -31,3 +38,38 @@ def compile_c(arguments: list, compiler: list[str] | None = None) -> None:
     command = [*(compiler or native_compiler()), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
+
+
+def compile_once(arguments: list, compiler: list[str] | None = None) -> Path:
+    """What `compile_c` makes of arguments without `-o`, kept in build/tests for whoever asks for the same again.
+
+    Tests that run side by side wait for the first of them; the next run of the suite finds it, too, unless a source, a
+    header, a flag or the compiler has changed.
+    """
+    command = [*(compiler or native_compiler()), *map(str, arguments)]
+    content = hashlib.sha256("\0".join([*command, version(command[0])]).encode())
+    sources = [path for path in map(Path, command[1:]) if path.is_file()]
+    for path in [*sources, *sorted(SOURCES.glob("*.h")), *sorted(INCLUDE.glob("*.h")), *sorted(TEST_C.rglob("*.h"))]:
+        content.update(path.read_bytes())
+    made = BUILDS / (content.hexdigest()[:32] + (".o" if "-c" in arguments else ""))
+    BUILDS.mkdir(parents=True, exist_ok=True)
+    with made.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            unfinished = made.with_suffix(".part")
+            compile_c([*arguments, "-o", unfinished], compiler)
+            os.replace(unfinished, made)
+    return made
+
+
+@functools.cache
+def version(compiler: str) -> str:
+    """What a compiler says of itself; of zig, which a Python runs, its package's version."""
+    if compiler == ZIG[0]:
+        return importlib.metadata.version("ziglang")
+    return subprocess.check_output([compiler, "--version"], text=True)
+
+
+def stand_in() -> Path:
+    """A library of the core whose AVX-VNNI uses the same operation of AVX-512, where a machine has only that."""
+    return compile_once(["-std=c11", "-O1", "-DSUBBYTE_AVXVNNI_IN_AVX512", "-shared", "-fPIC", *core_sources()])

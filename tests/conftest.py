@@ -7,6 +7,42 @@ from collections.abc import Iterator
 import browser as chromium
 import pytest
 
+#: Files that take longest, in that order: what starts last would run alone.
+SLOW = (
+    "test_kernels_build",
+    "test_converter_models",
+    "test_converter_nets",
+    "test_keyword_spotting_pipeline",
+    "test_keras_layers_quantize_model",
+    "test_keras_layers_tfmot",
+    "test_kernels_arm",
+    "test_converter_conv",
+    "test_benchmarks_paper",
+    "test_kernels_check",
+    "test_firmware",
+    "test_converter_command",
+    "test_readme",
+    "test_keras_layers_conv",
+    "test_keras_layers_exactness",
+    "test_keyword_spotting_detector",
+    "test_op_resolver",
+    "test_keyword_spotting_report",
+    "test_reports",
+    "test_keras_layers_stages",
+    "test_kernels_dsp",
+    "test_kernels_threads",
+    "test_benchmarks_third_party",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the slow files first and marks their tests."""
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[chromium.Browser]:

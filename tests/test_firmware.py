@@ -22,6 +22,8 @@ FEATURES = 77
 PROCESSORS = {"cortex-m4": CORTEX_M4, "cortex-m33": CORTEX_M33}
 # Every warning is an error, in the example and in the model too.
 FLAGS = [*STRICT, "-Os"]
+# What is asked of a build by CMake is that it is whole: optimized builds are compared in test_kernels_build.py.
+DEBUG = "-DCMAKE_BUILD_TYPE=Debug"
 
 
 def build_for(processor: Processor, tflite: bytes, folder: Path) -> Path:
@@ -118,7 +120,15 @@ def test_the_example_builds_with_cmake(every_width, tmp_path):
     c = c_source(every_width)
     (tmp_path / "model.c").write_text(c.source)
     (tmp_path / "model.h").write_text(c.header)
-    cmake("-S", EXAMPLE, "-B", tmp_path / "build", f"-DPython3_EXECUTABLE={sys.executable}", f"-DMODEL_DIR={tmp_path}")
+    cmake(
+        "-S",
+        EXAMPLE,
+        "-B",
+        tmp_path / "build",
+        f"-DPython3_EXECUTABLE={sys.executable}",
+        f"-DMODEL_DIR={tmp_path}",
+        DEBUG,
+    )
     cmake("--build", tmp_path / "build")
     expected = run_interpreter(every_width, np.zeros((1, FEATURES), np.int8))
     assert subprocess.run([tmp_path / "build" / "firmware"], check=False).returncode == int(expected[0, 0]) % 256
@@ -129,7 +139,7 @@ def test_the_kernels_folder_needs_nothing_around_it(tmp_path, capsys):
     printed = Path(capsys.readouterr().out.rstrip("\n"))
     assert printed == cmake_dir()
     shutil.copytree(printed, tmp_path / "kernels")
-    cmake("-S", tmp_path / "kernels", "-B", tmp_path / "build", "-DSUBBYTE_WERROR=ON")
+    cmake("-S", tmp_path / "kernels", "-B", tmp_path / "build", "-DSUBBYTE_WERROR=ON", DEBUG)
     cmake("--build", tmp_path / "build")
     assert (tmp_path / "build" / "libsubbyte.a").is_file()
 

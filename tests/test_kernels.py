@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from compilers import compile_c, core_sources
+from compilers import stand_in
 from guard import Guarded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -53,17 +53,9 @@ MORE_FEATURES = (
 CHANNELS = (*range(1, 5), 7, 8, 9, 15, 16, 17, 31, 32, 33, 40, 47, 48, 49, 63, 64, 65, 70, 79, 113, 255, 256, 257, 300)
 
 
-@pytest.fixture(scope="session")
-def stand_in(tmp_path_factory) -> str:
-    """A build whose AVX-VNNI uses the same operation of AVX-512."""
-    path = tmp_path_factory.mktemp("stand_in") / "core.so"
-    compile_c(["-std=c11", "-O1", "-DSUBBYTE_AVXVNNI_IN_AVX512", "-shared", "-fPIC", *core_sources(), "-o", path])
-    return str(path)
-
-
 @pytest.fixture
-def library(isa, request) -> ctypes.CDLL:
-    return native.load(None if isas()[isa] else request.getfixturevalue("stand_in"))
+def library(isa) -> ctypes.CDLL:
+    return native.load(None if isas()[isa] else str(stand_in()))
 
 
 def oracle(layer: PackedLayer, x: np.ndarray) -> np.ndarray:

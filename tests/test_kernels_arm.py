@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compilers import INCLUDE, ROOT, ZIG, compile_c, core_sources
+from compilers import INCLUDE, ROOT, ZIG, compile_once, core_sources
 from emulator import ARM64_MAX, CORTEX_A7, CORTEX_A72, Processor, Program
 from models import INT16, RECORDS, grid, random_layer, with_records
 from unicorn import UcError
@@ -63,25 +63,13 @@ EXPORTED = (
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory) -> dict[tuple[str, ...], Path]:
+def programs() -> dict[tuple[str, ...], Path]:
     """The linked program of each set of flags."""
-    folder = tmp_path_factory.mktemp("arm")
-    paths: dict[tuple[str, ...], Path] = {}
-    for flags in (AARCH64, ARMV7):
-        paths[flags] = folder / flags[1]
-        exported = [f"-Wl,-u,{name}" for name in EXPORTED]
-        sources = [*core_sources(), ROOT / "tests/c/arm.c"]
-        common = [
-            "-std=c11",
-            "-O2",
-            "-ffp-contract=off",
-            "-static",
-            "-fno-sanitize=all",
-            "-I",
-            INCLUDE,
-        ]
-        compile_c([*flags, *common, *exported, *sources, "-o", paths[flags]], ZIG)
-    return paths
+    # Without a C library: zig would compile a whole one for each target first, which takes minutes.
+    options = ["-std=c11", "-O2", "-ffp-contract=off", "-static", "-nostdlib", "-fno-sanitize=all"]
+    options += ["-I", INCLUDE, "-I", ROOT / "tests/c/linux", *(f"-Wl,-u,{name}" for name in EXPORTED)]
+    sources = [*core_sources(), ROOT / "tests/c/arm.c", ROOT / "tests/c/freestanding.c"]
+    return {flags: compile_once([*flags, *options, *sources], ZIG) for flags in (AARCH64, ARMV7)}
 
 
 class Variant:

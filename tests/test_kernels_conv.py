@@ -6,7 +6,7 @@ import ctypes
 
 import numpy as np
 import pytest
-from compilers import compile_c, core_sources
+from compilers import stand_in
 from guard import Guarded
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,24 +22,11 @@ STAND_IN = "avxvnni" if "avx512vnni" in ISAS and not isas().get("avxvnni", True)
 
 
 @pytest.fixture(scope="session")
-def libraries(tmp_path_factory) -> dict[str, ctypes.CDLL]:
+def libraries() -> dict[str, ctypes.CDLL]:
     """The library of each instruction set that can run here."""
     found = dict.fromkeys(ISAS, native.load())
     if STAND_IN:
-        path = tmp_path_factory.mktemp("stand_in") / "core.so"
-        compile_c(
-            [
-                "-std=c11",
-                "-O1",
-                "-DSUBBYTE_AVXVNNI_IN_AVX512",
-                "-shared",
-                "-fPIC",
-                *core_sources(),
-                "-o",
-                path,
-            ]
-        )
-        found[STAND_IN] = native.load(str(path))
+        found[STAND_IN] = native.load(str(stand_in()))
     return found
 
 

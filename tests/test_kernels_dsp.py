@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compilers import INCLUDE, ROOT, STRICT, ZIG, compile_c, core_sources
+from compilers import INCLUDE, ROOT, STRICT, ZIG, compile_once, core_sources
 from emulator import CORTEX_M4, CORTEX_M33, Processor, Program
 from models import random_layer
 from test_kernels_arm import (
@@ -35,35 +35,15 @@ __all__ = [
 CASES = {"cortex-m4": (CORTEX_M4, "-O3"), "cortex-m33": (CORTEX_M33_DSP, "-Os")}
 
 
-def build(processor: Processor, level: str, path: Path) -> Path:
-    options = [
-        *STRICT,
-        level,
-        "-g",
-        "-ffreestanding",
-        "-nostdlib",
-        "-fno-sanitize=all",
-        "-ffp-contract=off",
-    ]
+def build(processor: Processor, level: str) -> Path:
+    options = [*STRICT, level, "-g", "-ffreestanding", "-nostdlib", "-fno-sanitize=all", "-ffp-contract=off"]
     options += ["-I", INCLUDE, *(f"-Wl,-u,{name}" for name in EXPORTED)]
-    compile_c(
-        [
-            *processor.flags,
-            *options,
-            *core_sources(),
-            ROOT / "tests/c/freestanding.c",
-            "-o",
-            path,
-        ],
-        ZIG,
-    )
-    return path
+    return compile_once([*processor.flags, *options, *core_sources(), ROOT / "tests/c/freestanding.c"], ZIG)
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("dsp")
-    return {name: build(processor, level, folder / name) for name, (processor, level) in CASES.items()}
+def programs() -> dict[str, Path]:
+    return {name: build(processor, level) for name, (processor, level) in CASES.items()}
 
 
 @pytest.fixture(scope="session", params=CASES)
@@ -75,8 +55,8 @@ def test_it_is_the_best_variant(variant):
     assert variant.program.call("subbyte_best_isa") == variant.address
 
 
-def test_a_processor_without_the_extension_has_no_such_variant(tmp_path):
-    program = Program(build(CORTEX_M33, "-Os", tmp_path / "program"), CORTEX_M33)
+def test_a_processor_without_the_extension_has_no_such_variant():
+    program = Program(build(CORTEX_M33, "-Os"), CORTEX_M33)
     assert program.call("subbyte_find_isa", b"dsp\0") == 0
     assert program.call("subbyte_best_isa") == Variant(program, "portable").address
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compilers import INCLUDE, ROOT, ZIG, compile_c, core_sources
+from compilers import INCLUDE, ROOT, ZIG, compile_once, core_sources
 from models import INT16, random_layer
 
 from subbyte.kernels import reference
@@ -21,17 +21,12 @@ RUNTIMES = {"tflite": [], "micro": ["-DMICRO", "-fno-exceptions"]}
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
-def program(request, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("resolver")
-    objects = []
-    for source in core_sources():
-        objects.append(folder / f"{source.stem}.o")
-        compile_c(["-std=c11", "-O1", "-c", source, "-o", objects[-1]])
+def program(request) -> Path:
+    objects = [compile_once(["-std=c11", "-O1", "-c", source]) for source in core_sources()]
     include = ["-I", INCLUDE, "-I", ROOT / "tests/c/tflite"]
     compiler = [shutil.which("c++")] if shutil.which("c++") else [*ZIG[:-1], "c++"]
     sources = [ROOT / "tests/c/resolver.cc", *objects]
-    compile_c([*FLAGS, *RUNTIMES[request.param], *include, *sources, "-o", folder / "resolver"], compiler)
-    return folder / "resolver"
+    return compile_once([*FLAGS, *RUNTIMES[request.param], *include, *sources], compiler)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-// What the core may ask of a machine without a C library, for test_kernels_build.py to link against.
+// What the core may ask of a machine without a C library, for programs of the tests to link against.
 #include "../../kernels/src/layout.h"
 
 void *memcpy(void *restrict to, const void *restrict from, size_t bytes) {
