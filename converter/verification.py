@@ -187,7 +187,7 @@ def _quantization(graph: Graph, tensor: int) -> tuple[float, int, tuple[int, int
 
 
 #: Types that `Exposed` feeds, and the ops that keep something from one run to the next.
-_FED = (TensorType.FLOAT32, TensorType.INT8, TensorType.INT16)
+_FED = (TensorType.FLOAT32, TensorType.FLOAT64, TensorType.INT8, TensorType.INT16)
 _STATE = {
     "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE", "HASHTABLE", "SVDF", "LSTM", "RNN",
     "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_LSTM",
@@ -208,7 +208,7 @@ def check_feedable(graph: Graph) -> None:
         if not shape or shape[0] != 1:
             raise ConversionError(f"--verify feeds one sample at a time, and input {name!r} is {list(shape)}: batch 1")
         if kind not in _FED:
-            raise ConversionError(f"--verify feeds float32, int8 and int16, and input {name!r} is of type {kind}")
+            raise ConversionError(f"--verify feeds float, int8 and int16, and input {name!r} is of type {kind}")
     for name, tensor in graph.named("outputs").items():
         shape = graph.shape(tensor)
         if not shape or shape[0] != 1:

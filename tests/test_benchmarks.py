@@ -32,7 +32,8 @@ from benchmarks.peers import STOCK_FORMATS, STOCK_NAMES, kernel_types, stock_mod
 from benchmarks.tables import figure, markdown_table, write_section
 from subbyte.converter.flatbuffer import TensorType
 from subbyte.converter.graph import Graph
-from subbyte.reports.measuring import Name, Stopwatch, Timing, placed_bytes
+from subbyte.converter.timing import Name
+from subbyte.reports.measuring import Stopwatch, Timing, placed_bytes
 from subbyte.schemas import Op, PackedLayer
 
 LAYER_KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")

@@ -10,6 +10,7 @@ from absl.testing import flagsaver
 from compilers import INCLUDE, STRICT, compile_c
 from models import CLayer, Model, chain, random_layer, schema
 
+from subbyte.command_line import guard
 from subbyte.converter import ConversionError, command
 from subbyte.converter.c_source import c_source
 from subbyte.schemas import ActivationType
@@ -177,7 +178,8 @@ def run(capsys, *arguments: object) -> tuple[int, str, str]:
         for flag in command.FLAGS.get_key_flags_for_module(command):
             flag.unparse()  # another test of this process may have set it
         try:
-            status = command._guarded(command._parse(["convert-to-tflite", "--format=c", *map(str, arguments)]))
+            arguments = ("convert-to-tflite", "--format=c", *arguments)
+            status = guard("convert-to-tflite", lambda: command._run([*map(str, arguments)]), ConversionError)
         except SystemExit as stopped:
             status = stopped.code
     return status, *capsys.readouterr()

@@ -116,7 +116,7 @@ MODELS = {
     "own.keras": "own.keras uses Own, which this command does not know: export the model as a SavedModel",
     "old.h5": "old.h5 is an HDF5 file: load it with tf.keras.models.load_model and save it as old.keras",
     "other_version.keras": "was saved by Keras [23][^ ]+, and this is .*TF_USE_LEGACY_KERAS=1",
-    "float.tflite": "its weights are float32; quantize it to int8 first .*representative dataset",
+    "float.tflite": "its weights are float32; quantize it to int8 first, .*representative dataset",
     "stage_one.keras": r"stage 1 .*set_stage\(model, 2\)",
     "stock.keras": "nothing to pack in this model",
 }
@@ -216,9 +216,15 @@ def test_an_interrupt_is_one_line_whatever_native_code_makes_of_it(becomes, run,
             raise becomes("seen in a callback") from None
 
     monkeypatch.setattr(Conversion, "write", interrupted)
-    done = run(f"--model={files / 'int8.tflite'}", f"--output={output}")
+    # A shell starts what runs in the background with the interrupt ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        done = run(f"--model={files / 'int8.tflite'}", f"--output={output}")
+        after = signal.getsignal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (done.status, done.out, done.err) == (130, "", ["convert-to-tflite: interrupted"])
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert after is signal.default_int_handler
     assert_untouched(output)
 
 

@@ -12,6 +12,7 @@ from guard import Guarded
 from models import CLayer, Model, chain, random_layer
 
 from subbyte import kernels
+from subbyte.command_line import guard
 from subbyte.converter import ConversionError, command
 from subbyte.converter.image import image
 from subbyte.kernels import native
@@ -110,6 +111,10 @@ def test_another_graph_is_refused() -> None:
         image(model.finish([x], [model.add(y, y, 0.5, 0)]))
 
 
+def run(arguments: list[str]) -> int:
+    return guard("convert-to-tflite", lambda: command._run(arguments), ConversionError)
+
+
 def test_the_command_writes_it(layers: list[PackedLayer], capsys, tmp_path) -> None:
     model, output = tmp_path / "packed.tflite", tmp_path / "kws.bin"
     model.write_bytes(chain(layers))
@@ -117,14 +122,13 @@ def test_the_command_writes_it(layers: list[PackedLayer], capsys, tmp_path) -> N
     with flagsaver.flagsaver():
         for flag in command.FLAGS.get_key_flags_for_module(command):
             flag.unparse()  # another test of this process may have set it
-        assert command._guarded(command._parse(arguments)) == 0
+        assert run(arguments) == 0
         assert capsys.readouterr().out == f"wrote {output}\n"
         assert output.read_bytes() == joined(layers)
         for wrong, message in {
             f"--output={model}": "--format=bin writes an image, no .tflite",
             "--target=int8": "--format=bin is packed layers with int8 inputs and outputs",
         }.items():
-            with pytest.raises(SystemExit):
-                command._guarded(command._parse([*arguments, wrong]))
+            assert run([*arguments, wrong]) == 2
             assert message in capsys.readouterr().err
     assert model.read_bytes() == chain(layers)

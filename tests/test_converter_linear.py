@@ -176,7 +176,7 @@ def test_flipped_bits_are_converted_or_refused():
         flipped = bytearray(data)
         flipped[rng.integers(8, len(data))] ^= 1 << rng.integers(8)
         try:
-            convert(bytes(flipped))
+            convert(bytes(flipped), prefer=None)
         except ConversionError:
             refused += 1
     assert 0 < refused < 300
@@ -197,7 +197,7 @@ def flattening_model(rng: np.random.Generator) -> bytes:
 def test_a_layer_that_flattens_its_input_by_itself():
     rng = np.random.default_rng(0)
     original = flattening_model(rng)
-    result = convert(original, io="int8")
+    result = convert(original, io="int8", prefer=None)
     assert [layer.weight_bits for layer in result.layers] == [2]
     runs = []
     for interpreter in (Interpreter(model_content=original), kernels.Interpreter(model_content=result.tflite)):

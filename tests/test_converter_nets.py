@@ -10,7 +10,7 @@ from ai_edge_litert.interpreter import OpResolverType
 from nets import CONVOLUTIONAL, FIXED_BATCH, NETS, PROMISES, SIXTEEN_BITS, ready
 
 from subbyte import converter, kernels
-from subbyte.converter import targets
+from subbyte.converter import packed_target
 from subbyte.converter.bounds import keras_bounds
 from subbyte.converter.conversion import Conversion
 from subbyte.converter.sizes import Footprint
@@ -171,7 +171,7 @@ def test_verification_agrees_and_covers_every_layer(name):
 def test_verification_finds_one_wrong_number_in_the_packed_model(what, monkeypatch):
     """A packer that writes one weight or bias of the third layer wrong."""
     _, conversion, inputs = converted("linear_quantizer")
-    packed_layer = targets.packed_layer
+    packed_layer = packed_target.packed_layer
     victim = conversion.linear_ops[2].layer
 
     def sabotaged(graph, op):
@@ -184,7 +184,7 @@ def test_verification_finds_one_wrong_number_in_the_packed_model(what, monkeypat
         codes[3, 5] ^= 1
         return replace(layer, codes=codes)
 
-    monkeypatch.setattr(targets, "packed_layer", sabotaged)
+    monkeypatch.setattr(packed_target, "packed_layer", sabotaged)
     comparisons = verify(conversion, inputs)
     failed = {(c.layer, c.against) for c in comparisons if not c.passed}
     assert {(victim, "int8 target"), (victim, "Keras")} <= failed
@@ -245,7 +245,7 @@ def test_the_int4_target_is_within_one_code_a_layer(name, exact):
             interpreter.invoke()
             rows.append([interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()])
         found[target] = [np.concatenate(column).astype(int) for column in zip(*rows, strict=True)]
-    multiplier = max(targets.packed_layer(conversion.graph, op).multiplier.max() for op in conversion.linear_ops)
+    multiplier = max(packed_target.packed_layer(conversion.graph, op).multiplier.max() for op in conversion.linear_ops)
     assert (multiplier < 0.5) == exact
     differences = [np.abs(four - eight) for four, eight in zip(found["int4"], found["int8"], strict=True)]
     # Behind the first layer, the inputs differ as well.

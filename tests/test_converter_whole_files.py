@@ -222,7 +222,7 @@ def test_a_vector_of_scales_has_one_dimension():
     expected = outputs(Interpreter(model_content=plain))
     odd = edited(plain, move)
     for bits in (None, 8):
-        written = convert(odd, io="int8", bits=bits).tflite
+        written = convert(odd, io="int8", bits=bits, prefer=None).tflite
         np.testing.assert_array_equal(outputs(kernels.Interpreter(model_content=written)), expected)
 
 
@@ -231,10 +231,10 @@ def test_ends_in_uint8_become_what_is_asked_for():
     call = lambda x: tf.matmul(tf.nn.relu(tf.matmul(x, first)), second)  # noqa: E731
     original = int8_tflite(call, (1, 16), ends=tf.uint8)
     expected = outputs(Interpreter(model_content=dense()))
-    int8 = convert(original, io="int8")
+    int8 = convert(original, io="int8", prefer=None)
     np.testing.assert_array_equal(outputs(kernels.Interpreter(model_content=int8.tflite)), expected)
     assert not any("QuantActivation" in note for note in int8.notes)
-    floats = kernels.Interpreter(model_content=convert(original, io="float32").tflite)
+    floats = kernels.Interpreter(model_content=convert(original, io="float32", prefer=None).tflite)
     floats.allocate_tensors()
     ends = (*floats.get_input_details(), *floats.get_output_details())
     assert {detail["dtype"] for detail in ends} == {np.float32}

@@ -112,7 +112,7 @@ def stock_model(draw: Callable[[st.SearchStrategy], Any]) -> bytes:
 @settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_parts_of_any_file_are_none_negative_and_add_up(data: st.DataObject) -> None:
-    conversion = Conversion.start(stock_model(data.draw))
+    conversion = Conversion.start(stock_model(data.draw), prefer=None)
     result = conversion.write(data.draw(st.sampled_from(("packed", "int8", "int4"))))
     for tflite in (conversion.source.tflite, *map(conversion.tflite, ("packed", "int8", "int4"))):
         found = Footprint.of(tflite)
@@ -307,7 +307,7 @@ def test_a_layer_of_a_stock_file_that_stays_is_told(quick: None) -> None:
     model = keras.Sequential([keras.Input((10,)), *parts])
     ql.set_stage(model, 2)
     stock = Conversion.start(model).tflite("int8")
-    conversion = Conversion.start(stock)
+    conversion = Conversion.start(stock, prefer=None)
     assert len(conversion.notes) == 1
     text = made(conversion)
     tables = Tables(text)
