@@ -112,7 +112,7 @@ FORMATS = (*PACKED_FORMATS, PackedFormat(5, int16=True))
 @pytest.mark.parametrize("packed_format", FORMATS, ids=lambda packed_format: packed_format.name)
 def test_packed_models_use_their_range_and_are_checked(packed_format: PackedFormat, tmp_path: Path) -> None:
     model = packed_model(SMALL, packed_format, tmp_path)
-    assert [layer.weight_bits for layer in packed_layers(model)] == [packed_format.bits] * 2
+    assert [layer.grid.bits for layer in packed_layers(model)] == [packed_format.bits] * 2
     interpreter = model.interpreter(rows=50)
     codes = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
     unit = 256 if packed_format.int16 else 1
@@ -225,8 +225,8 @@ def test_convolutional_models_are_what_they_are_called(tmp_path: Path) -> None:
     for packed_format in PACKED_FORMATS:
         layers = packed_layers(models[packed_format.name])
         assert [Op(layer.op).name for layer in layers] == [LAYER_KINDS[kind] for kind in (0, 0, 1, 2)]
-        assert {layer.weight_bits for layer in layers} == {packed_format.bits}
-        assert {layer.codebook is not None for layer in layers} == {packed_format.codebook}
+        assert {layer.grid.bits for layer in layers} == {packed_format.bits}
+        assert {layer.grid.codebook is not None for layer in layers} == {packed_format.codebook}
     for name in ("float32", "int8", "int4"):
         graph = Graph.read(models[name].path.read_bytes())
         ops = [op for op in graph.operators if graph.kind(op) in LAYER_KINDS]
