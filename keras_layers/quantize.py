@@ -74,14 +74,14 @@ class Twin:
     calibration: list[np.ndarray] | None
 
 
-def build_twin(model: tf.keras.Model, recipe: Recipe, calibration: Any = None) -> Twin:
+def build_twin(model: tf.keras.Model, recipe: Recipe, calibration: Any = None, keeps_output_names: bool = True) -> Twin:
     """See `quantize_model`."""
     graph = split(FloatGraph.of(model))
     samples = None if calibration is None else check_calibration(model, graph, calibration)
     calls = len(graph.calls)
     with progress("quantize_model", calls * (2 if samples is None else 3)) as done, _deep(calls):
         ranges = None if samples is None else activation_ranges(graph, samples, recipe, done)
-        builder = TwinBuilder(graph, recipe, ranges, done)
+        builder = TwinBuilder(graph, recipe, ranges, done, keeps_output_names)
         twin = builder.build(lambda inputs, outputs: _model_like(model, inputs, outputs))
     if not builder.pairs:
         reasons = "; ".join(builder.left) or "it has no layer with weights"

@@ -132,7 +132,7 @@ class _ToTwin(tfmot.quantization.keras.QuantizeLayoutTransform):
         for name, layer in layers.items():
             _check_config(layer, annotations[name])
         recipe = _Annotated(**vars(self._recipe), annotations=annotations)
-        twin = build_twin(model, recipe, self._calibration)
+        twin = build_twin(model, recipe, self._calibration, keeps_output_names=False)
         for name, layer in layers.items():
             is_folded_or_stays = isinstance(layer, tf.keras.layers.BatchNormalization) or not layer.weights
             wanted = not is_folded_or_stays and recipe.quantizer_of(name, is_edge=False) is not None

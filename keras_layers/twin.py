@@ -58,6 +58,7 @@ class TwinBuilder:
         graph: the float model, in layers that do one thing.
         recipe: what its layers become.
         ranges: of its tensors on a calibration; or None.
+        keeps_output_names: what gives an output takes its name; else layers keep their own, as TFMOT's users know them.
         done: is told of each call that is emitted and each layer that has its weights.
         pairs: name of a quantized layer to the float tensors that it computes, one for each use.
         quantized: names of the float layers that are quantized.
@@ -68,6 +69,7 @@ class TwinBuilder:
     recipe: Recipe
     ranges: dict[Tensor, Range] | None
     done: Callable[[], None] = lambda: None
+    keeps_output_names: bool = True
     pairs: dict[str, list[Tensor]] = field(default_factory=dict)
     quantized: set[str] = field(default_factory=set)
     left: list[str] = field(default_factory=list)
@@ -83,7 +85,8 @@ class TwinBuilder:
         #: Outputs keep their names, so that the model's losses and metrics fit the twin.
         self._output_names: dict[Tensor, str] = {}
         self._names = {call.name for call in self.graph.calls}
-        for tensor, name in zip(self.graph.output_tensors, self.graph.output_names, strict=False):
+        names = self.graph.output_names if self.keeps_output_names else ()
+        for tensor, name in zip(self.graph.output_tensors, names, strict=False):
             if tensor not in self._output_names:
                 # Of the outputs of one nested model the first alone can have its name.
                 is_taken = name in self._output_names.values()
