@@ -110,6 +110,8 @@ def _children(layer: Any) -> dict[str, Any]:
 
 def _live(layer: Any, key: str) -> Any:
     """What the layer holds under a key of its configuration, where that is a function or an object with no name."""
+    if type(layer).__name__ in ("TFOpLambda", "SlicingOpLambda", "ClassMethod"):
+        return None  # a TensorFlow function that tf-keras finds by its name
     value = getattr(layer, key, None)
     of_keras = (tf.keras.regularizers.Regularizer, tf.keras.constraints.Constraint, tf.keras.initializers.Initializer)
     is_function = inspect.isfunction(value) and not _is_known(value)
