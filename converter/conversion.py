@@ -16,6 +16,7 @@ from .from_markers import lift_markers
 from .graph import Graph, readable
 from .integer_ops import LinearOp
 from .io_types import check_io, set_io
+from .loading import check_loads
 from .notes import Note, lines
 from .preference import check_preference
 from .read_model import quantized_source, read_source
@@ -178,6 +179,7 @@ class Conversion:
         files = {name: self.tflite(name) for name in TARGETS}
         if target == "packed" and self._must_shrink:
             self._check_shrunk(files)
+        check_loads(files[target], self.source.name)
         packed = self.sizes(files["packed"])
         unpacked = len(files["packed"]) - sum(size.total for _, size in packed)
         return Result(
