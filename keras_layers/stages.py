@@ -6,10 +6,14 @@ stage is saved with the weights, takes effect without compiling anew, and is fou
 
 from __future__ import annotations
 
+import inspect
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
+
+callbacks = tf.keras.callbacks
 
 #: What stage 2 switches on, each selectable alone.
 PARTS = ("bias_and_gain", "activations", "batch_norm")
@@ -84,9 +88,10 @@ class TwoStage(tf.keras.callbacks.Callback):
     `fit(initial_epoch=...)` goes on in the stage in which it stood. `keep_stage=True` never goes back from stage 2 to
     1: for a loaded model that has finished both stages and trains on with a count of epochs that starts again.
 
-    Callbacks that keep the best epoch must not look at stage 1, whose losses are lower: give `EarlyStopping` its
-    `start_from_epoch`, the first epoch in stage 2. `fit` warns where it ends in stage 1 after all. TwoStage sees what
-    callbacks before it in the list have done, so it belongs behind them.
+    An epoch of stage 2 is not compared with one of stage 1, whose losses are lower: where stage 2 begins, the
+    `EarlyStopping`, `ModelCheckpoint` and `ReduceLROnPlateau` beside TwoStage, in any order, forget what was the best
+    (an `initial_value_threshold` as well). So they bring back and keep weights of stage 2. `fit` warns where it ends in
+    stage 1 after all, such as by an `EarlyStopping` without `start_from_epoch`.
 
     Args:
         second_stage_epochs: epochs in stage 2; the paper spends 7 % of the updates there.
@@ -124,10 +129,10 @@ class TwoStage(tf.keras.callbacks.Callback):
     def on_train_end(self, logs: dict | None = None) -> None:
         if self.second_stage_epochs > 0 and not self._is_in_stage_two():
             first = max(self.params["epochs"] - self.second_stage_epochs, 0)
+            who = " or ".join(type(callback).__name__ for callback in _comparing()) or "a callback"
             warnings.warn(
-                f"fit leaves {self.model.name} in stage 1: it ended early, or a callback such as EarlyStopping or "
-                "ModelCheckpoint brought weights of stage 1 back; start them in stage 2, EarlyStopping with "
-                f"start_from_epoch={first}",
+                f"fit leaves {self.model.name} in stage 1: it was to end in stage 2, but {who} ended it early or "
+                f"brought weights of stage 1 back; give EarlyStopping start_from_epoch={first}, where stage 2 starts",
                 stacklevel=2,
             )
 
@@ -141,5 +146,28 @@ class TwoStage(tf.keras.callbacks.Callback):
                 set_stage(self.model, 1)
         elif not in_stage_two:
             set_stage(self.model, 2, self.parts)
+            for callback in _comparing():
+                _forget_the_best(callback)
             if self.learning_rate is not None:
                 self.model.optimizer.learning_rate = self.learning_rate
+
+
+def _comparing() -> list[tf.keras.callbacks.Callback]:
+    """The callbacks that compare epochs in the `fit` that is running.
+
+    Keras does not show a callback those beside it; the `CallbackList` that calls it is up the stack.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and not isinstance(frame.f_locals.get("self"), callbacks.CallbackList):
+        frame = frame.f_back
+    kinds = (callbacks.EarlyStopping, callbacks.ModelCheckpoint, callbacks.ReduceLROnPlateau)
+    beside = [] if frame is None else frame.f_locals["self"].callbacks
+    return [callback for callback in beside if isinstance(callback, kinds)]
+
+
+def _forget_the_best(callback: tf.keras.callbacks.Callback) -> None:
+    """Lets a callback of `_comparing` compare epochs from here on alone."""
+    if not isinstance(callback, callbacks.ModelCheckpoint):
+        callback.on_train_begin()  # which makes it ready for another fit
+    elif callback.monitor_op is not None:  # it has compared
+        callback.best = math.inf if callback.monitor_op(0.0, 1.0) else -math.inf

@@ -233,7 +233,7 @@ def test_fit_says_that_it_ends_in_stage_one():
     model = compiled(sequential())
     # The loss of these labels cannot fall by 1000: the first epoch is the best.
     early = keras.callbacks.EarlyStopping("loss", min_delta=1000, patience=1, restore_best_weights=True)
-    with pytest.warns(UserWarning, match="in stage 1: .*EarlyStopping with start_from_epoch=5"):
+    with pytest.warns(UserWarning, match="in stage 1: .* EarlyStopping ended it early .*start_from_epoch=5"):
         fit(model, 6, early, ql.TwoStage(1))
     assert ql.stage_of(model) == 1
 
@@ -260,13 +260,79 @@ def test_two_stage_follows_initial_epoch():
     assert fit(model, 4, ql.TwoStage(1), initial_epoch=3).stages == {3: 2}
 
 
-@pytest.mark.parametrize(("fail_after", "resumed"), [(1, {1: 1, 2: 2, 3: 2}), (3, {3: 2})])
-def test_an_interrupted_fit_goes_on_where_it_stood(tmp_path, fail_after, resumed):
-    backup = lambda: keras.callbacks.BackupAndRestore(str(tmp_path / "backup"))  # noqa: E731
+@pytest.mark.parametrize(
+    ("fail_after", "resumed", "is_first"), [(1, {1: 1, 2: 2, 3: 2}, True), (3, {3: 2}, True), (3, {3: 2}, False)]
+)
+def test_an_interrupted_fit_goes_on_where_it_stood(tmp_path, fail_after, resumed, is_first):
+    def both():
+        pair = [ql.TwoStage(2, learning_rate=0.002), keras.callbacks.BackupAndRestore(str(tmp_path / "backup"))]
+        return pair if is_first else pair[::-1]
+
     with pytest.raises(InterruptedError):
-        fit(compiled(sequential()), 4, backup(), ql.TwoStage(2), fail_after=fail_after)
-    record = fit(compiled(sequential()), 4, backup(), ql.TwoStage(2))
+        fit(compiled(sequential()), 4, *both(), fail_after=fail_after)
+    record = fit(compiled(sequential()), 4, *both())
     assert record.stages == resumed
+    assert record.rates == pytest.approx({epoch: 0.01 if epoch < 2 else 0.002 for epoch in resumed})
+
+
+class Kept(keras.callbacks.Callback):
+    """Notes the weights at the end of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.weights[epoch] = self.model.get_weights()
+
+
+def fit_ever_worse(callback, is_first):
+    """Five epochs, two in stage 1, each with a higher loss than the one before: (model, weights by epoch, record)."""
+    model, batches = sequential(), []
+
+    def loss(y, outputs):
+        batches.append(1)
+        return tf.reduce_mean(tf.square(y - outputs)) + 1000.0 * len(batches)
+
+    model.compile(keras.optimizers.SGD(0.01), loss, run_eagerly=True)
+    kept, two_stage = Kept(), ql.TwoStage(3)
+    record = fit(model, 5, kept, *([callback, two_stage] if is_first else [two_stage, callback]))
+    return model, kept.weights, record
+
+
+def assert_is_of_epoch(model, weights, epoch):
+    for found, expected in zip(model.get_weights(), weights[epoch], strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert ql.stage_of(model) == 2
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_early_stopping_brings_back_an_epoch_of_stage_two(is_first):
+    early = keras.callbacks.EarlyStopping("loss", patience=2, restore_best_weights=True)
+    model, weights, _ = fit_ever_worse(early, is_first)
+    assert early.stopped_epoch == 4
+    assert_is_of_epoch(model, weights, 2)
+
+
+@pytest.mark.parametrize(("name", "is_first"), [("best.keras", True), ("best.weights.h5", False)])
+def test_a_checkpoint_keeps_an_epoch_of_stage_two(name, is_first, tmp_path):
+    path = str(tmp_path / name)
+    keep = keras.callbacks.ModelCheckpoint(
+        path, "loss", save_best_only=True, save_weights_only=name.endswith(".weights.h5")
+    )
+    _, weights, _ = fit_ever_worse(keep, is_first)
+    best = sequential()
+    if keep.save_weights_only:
+        best.load_weights(path)
+    else:
+        best = keras.models.load_model(path, compile=False)
+    assert_is_of_epoch(best, weights, 2)
+
+
+def test_a_plateau_is_sought_in_each_stage():
+    reduce = keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=2)
+    _, _, record = fit_ever_worse(reduce, is_first=False)
+    assert list(record.rates.values()) == pytest.approx([0.01, 0.01, 0.01, 0.01, 0.005])
 
 
 @pytest.mark.parametrize(("keep_stage", "expected"), [(True, [2, 2, 2]), (False, [1, 1, 2])])
