@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import browser as chromium
 import pytest
@@ -33,6 +34,13 @@ SLOW = (
     "test_kernels_threads",
     "test_benchmarks_third_party",
 )
+
+
+def pytest_configure() -> None:
+    """Stops where `SLOW` has a file that is gone or has another name now."""
+    gone = [name for name in SLOW if not (Path(__file__).parent / f"{name}.py").is_file()]
+    if gone:
+        raise pytest.UsageError(f"tests/conftest.py lists files that do not exist: {', '.join(gone)}")
 
 
 @pytest.hookimpl(tryfirst=True)
