@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from subbyte import keras_layers, keyword_spotting
 from subbyte.keyword_spotting.data import Split
 from subbyte.keyword_spotting.evaluate import FALSE_ALARMS
-from subbyte.keyword_spotting.metrics import Metric, bootstrap, keyword_accuracy, miss_rate
+from subbyte.keyword_spotting.intervals import Metric, bootstrap
+from subbyte.keyword_spotting.metrics import keyword_accuracy, miss_rate
 
 METRICS: dict[str, Metric] = {"keyword accuracy": keyword_accuracy} | {
     f"misses at {100 * rate:g} % cross-keyword false alarms": functools.partial(miss_rate, false_alarms=rate)

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from subbyte.keyword_spotting.augment import Augmentation
 from subbyte.keyword_spotting.data import SPEEDS, Dataset, Split
 from subbyte.keyword_spotting.evaluate import keras_logits
-from subbyte.keyword_spotting.metrics import bootstrap, keyword_accuracy, log_posteriors, miss_rate, moving_average
+from subbyte.keyword_spotting.intervals import bootstrap
+from subbyte.keyword_spotting.metrics import keyword_accuracy, log_posteriors, miss_rate, moving_average
 from subbyte.keyword_spotting.train import Recipe, train
 
 from .accuracy import kept, percent

@@ -20,8 +20,9 @@ from subbyte.keyword_spotting import data, detector, metrics
 from subbyte.keyword_spotting.alignment import keyword_centre
 from subbyte.keyword_spotting.evaluate import file_logits
 from subbyte.keyword_spotting.features import FRAME_STEP, SAMPLE_RATE, mel_energies
+from subbyte.keyword_spotting.intervals import Interval, intervals
 from subbyte.keyword_spotting.listen import listen, load_detector
-from subbyte.keyword_spotting.metrics import THRESHOLDS, Interval
+from subbyte.keyword_spotting.metrics import THRESHOLDS
 from subbyte.keyword_spotting.streams import Stream, count_events, fired, make_stream
 
 BACKGROUNDS = (None, 20.0, 10.0)  # dB
@@ -86,7 +87,7 @@ def rates(model: str, data_dir: str | None) -> Iterable[str]:
         on_dev, on_test = (count_events(stream, [streaming.track(stream.energies)]) for stream in (dev, test))
         for limit in ALARMS_PER_HOUR:
             chosen = metrics.lowest_threshold(on_dev.totals().alarms_per_hour(), limit)
-            found = metrics.intervals(
+            found = intervals(
                 lambda totals, at=chosen: np.stack(
                     [getattr(totals.at(at), name)() for name in ("miss_rates", "alarms_per_hour", "discovery_rates")],
                     axis=-1,

@@ -31,7 +31,8 @@ from subbyte.keras_layers.tfmot import SubbyteScheme
 from subbyte.keyword_spotting.augment import Augmentation, training_windows
 from subbyte.keyword_spotting.data import Dataset
 from subbyte.keyword_spotting.features import KEPT_FRAMES, MEL_BINS, Normalization
-from subbyte.keyword_spotting.metrics import bootstrap, keyword_accuracy
+from subbyte.keyword_spotting.intervals import bootstrap
+from subbyte.keyword_spotting.metrics import keyword_accuracy
 from subbyte.reports import Stopwatch, Timing, processor_name
 
 from .networks import open_interpreter

@@ -19,7 +19,8 @@ import numpy as np
 
 from .data import Dataset, Split
 from .evaluate import Report, interpreter_logits, interpreter_outputs, keras_logits, quantize, report
-from .metrics import Interval, moving_average
+from .intervals import Interval
+from .metrics import moving_average
 from .train import Recipe, Trained, train
 
 

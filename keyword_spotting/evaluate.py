@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from .data import Split
 from .features import INPUTS, Normalization
-from .metrics import Interval, bootstrap, keyword_accuracy, miss_rate
+from .intervals import Interval, bootstrap
+from .metrics import keyword_accuracy, miss_rate
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -1,4 +1,4 @@
-"""Keyword accuracy, misses, false alarms and false discoveries, and bootstrap intervals over speakers.
+"""Keyword accuracy, misses, false alarms and false discoveries, at one threshold and at many.
 
 A model with outputs (keyword 1 .. keyword n, other) is read as n detectors, one a keyword, with the log posterior as
 score. Each test clip of a keyword is one positive trial for its own detector and a negative trial for each of the
@@ -26,8 +26,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.floating[Any]]
-Metric = Callable[[Floats, NDArray[np.int64]], float]
-Statistic = Callable[..., Floats]  # of Totals
 
 # Log odds from -10 to 10 in steps of 0.05, and of 0.0125 where the posteriors of sure detections pile up: training with
 # labels smoothed by 0.1 aims at log odds of 2.4. A logit of 8 bits, averaged over five windows, is hardly finer.
@@ -76,80 +74,8 @@ def trials(logits: Floats, labels: NDArray[np.int64]) -> tuple[Floats, Floats]:
     return scores[own], scores[~own]
 
 
-def detection_error_tradeoff(positives: Floats, negatives: Floats) -> tuple[Floats, Floats, Floats]:
-    """False-alarm rates, miss rates and thresholds [n] of every detector that differs, false alarms falling.
-
-    A detector fires where the score is at least its threshold; the last threshold, infinite, never fires.
-    """
-    thresholds = np.append(np.unique(np.concatenate([positives, negatives])), np.inf)
-    misses = np.searchsorted(np.sort(positives), thresholds, side="left") / len(positives)
-    # The count itself over the trials: 1 - 0.99 is more than 0.01.
-    alarms = (len(negatives) - np.searchsorted(np.sort(negatives), thresholds, side="left")) / len(negatives)
-    return alarms, misses, thresholds
-
-
-def miss_rate(logits: Floats, labels: NDArray[np.int64], false_alarms: float = 0.01) -> float:
-    """Misses at the lowest threshold whose cross-keyword false-alarm rate does not exceed `false_alarms`.
-
-    Args:
-        logits: [clips, keywords + 1].
-        labels: [clips], the index of the keyword that was spoken.
-        false_alarms: a rate, 0 to 1; below 10 / negative trials it rests on a handful of events.
-    """
-    alarms, misses, _ = detection_error_tradeoff(*trials(logits, labels))
-    return float(misses[np.argmax(alarms <= false_alarms)])
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A measured value and the bounds of its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
-
-
-def bootstrap(
-    metric: Metric,
-    logits: ArrayLike,
-    labels: NDArray[np.int64],
-    speakers: NDArray[np.str_],
-    against: ArrayLike | None = None,
-    draws: int = 1000,
-    seed: int = 0,
-) -> Interval:
-    """`metric` with a 95 % percentile interval from drawing speakers, not clips, with replacement.
-
-    Args:
-        metric: of logits [clips, outputs] and labels [clips].
-        logits: [clips, outputs], or [runs, clips, outputs] of several seeds, over which the metric is averaged.
-        labels: [clips].
-        speakers: [clips], who speaks.
-        against: logits of another model on the same clips. The value is then the difference, first minus second, and
-            each draw uses the same speakers for both.
-        draws: bootstrap samples.
-        seed: of the draws.
-    """
-    first, second = _runs(logits), None if against is None else _runs(against)
-
-    def value(clips: NDArray[np.intp]) -> float:
-        def mean(runs: Floats) -> float:
-            return float(np.mean([metric(run[clips], labels[clips]) for run in runs]))
-
-        return mean(first) - (0.0 if second is None else mean(second))
-
-    clips_of = [np.flatnonzero(speakers == speaker) for speaker in np.unique(speakers)]
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, len(clips_of), (draws, len(clips_of)))
-    values = [value(np.concatenate([clips_of[index] for index in row])) for row in drawn]
-    low, high = np.percentile(values, [2.5, 97.5])
-    return Interval(value(np.arange(len(labels))), float(low), float(high))
-
-
-def _runs(logits: ArrayLike) -> Floats:
+def stacked_runs(logits: ArrayLike) -> Floats:
+    """Logits [runs, clips, outputs] of several seeds; those of a single one [clips, outputs] are one run."""
     logits = np.asarray(logits)
     return logits if logits.ndim == 3 else logits[np.newaxis]
 
@@ -286,7 +212,7 @@ def count_trials(
     """
     groups, group = np.unique(speakers, return_inverse=True)
     hits, false_alarms = [], []
-    for run in _runs(logits):
+    for run in stacked_runs(logits):
         positives, negatives = trials(run, labels)  # in the order of the clips
         others = len(negatives) // max(len(positives), 1)
         hits.append(_fired(positives, group, len(groups), thresholds))
@@ -331,6 +257,19 @@ def highest_threshold(miss_rates: Floats, limit: ArrayLike) -> NDArray[np.intp]:
 def misses_at(found: Totals, alarms: ArrayLike, rate: Callable[[Totals], Floats] = Totals.alarm_rates) -> Floats:
     """FRR [...] where the false alarms do not exceed `alarms`, a share of trials or, by `rate`, a number an hour."""
     return found.at(lowest_threshold(rate(found), alarms)).miss_rates()
+
+
+def miss_rate(logits: Floats, labels: NDArray[np.int64], false_alarms: float = 0.01) -> float:
+    """Misses at the lowest threshold whose cross-keyword false-alarm rate does not exceed `false_alarms`.
+
+    Args:
+        logits: [clips, keywords + 1]; each score of theirs is a threshold.
+        labels: [clips], the index of the keyword that was spoken.
+        false_alarms: a rate, 0 to 1; below 10 / negative trials it rests on a handful of events.
+    """
+    thresholds = np.append(np.unique(np.concatenate(trials(logits, labels))), np.inf)
+    counts = count_trials(logits, labels, np.zeros(len(labels), np.str_), thresholds)
+    return float(misses_at(counts.totals(), false_alarms))
 
 
 def discovery_at(found: Totals, misses: ArrayLike) -> Floats:
@@ -378,50 +317,3 @@ def det_area(found: Totals, alarms: tuple[float, float] = (0.003, 0.1)) -> Float
     before = np.concatenate([np.broadcast_to(ndtri(alarms[1]), (*falling.shape[:-1], 1)), falling[..., :-1]], axis=-1)
     area: Floats = (misses * (before - falling)).sum(axis=-1).mean(axis=-1)
     return area
-
-
-def interval(statistic: Statistic, *counts: Counts, draws: int = 1000, seed: int = 0) -> Interval:
-    """`intervals` of one number: `statistic` gives [draws]."""
-    return intervals(lambda *found: statistic(*found)[:, np.newaxis], *counts, draws=draws, seed=seed)[0]
-
-
-def intervals(statistic: Statistic, *counts: Counts, draws: int = 1000, seed: int = 0) -> list[Interval]:
-    """Values with 95 % percentile intervals from drawing groups with replacement.
-
-    Groups with keywords and groups without, such as background noise, are drawn apart, as many as there are of each.
-    The bounds are draws themselves, so that an infinite one is told.
-
-    Args:
-        statistic: from Totals of [draws, runs, thresholds], one for each of `counts`, to numbers [draws, n]. A
-            threshold that it finds itself is chosen anew in each draw; one from elsewhere is fixed.
-        counts: of one detector, or of several on the same groups: each draw then uses the same groups for all, so that
-            a difference is paired.
-        draws: bootstrap samples.
-        seed: of the draws.
-
-    Raises:
-        ValueError: the counts have different groups.
-    """
-    first = counts[0]
-    if any(not np.array_equal(first.groups, other.groups) for other in counts[1:]):
-        raise ValueError("a paired comparison needs counts of the same groups")
-    rng, weights = np.random.default_rng(seed), np.ones((draws + 1, len(first.groups)))
-    for members in (np.flatnonzero(first.positives > 0), np.flatnonzero(first.positives == 0)):
-        if len(members):
-            weights[1:, members] = rng.multinomial(len(members), np.full(len(members), 1.0 / len(members)), draws)
-    values = statistic(*(each.totals(weights) for each in counts))
-    low = np.percentile(values[1:], 2.5, axis=0, method="lower")
-    high = np.percentile(values[1:], 97.5, axis=0, method="higher")
-    return [Interval(*map(float, bounds)) for bounds in zip(values[0], low, high, strict=True)]
-
-
-def det_curve(
-    counts: Counts, alarms: Sequence[float], rate: Callable[[Totals], Floats] = Totals.alarm_rates
-) -> list[Interval]:
-    """FRR with its interval at each false-alarm rate of `alarms`; see `misses_at`."""
-    return intervals(lambda found: np.stack([misses_at(found, limit, rate) for limit in alarms], axis=-1), counts)
-
-
-def discovery_curve(counts: Counts, misses: Sequence[float]) -> list[Interval]:
-    """FDR with its interval at each miss rate of `misses`: the paper's curve."""
-    return intervals(lambda found: np.stack([discovery_at(found, limit) for limit in misses], axis=-1), counts)

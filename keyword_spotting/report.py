@@ -16,20 +16,12 @@ from numpy.typing import NDArray
 from subbyte import reports
 from subbyte.reports import NOTHING, Footprint, Page, Plot, Section, Table, Timing, figures, footprint_parts, speed_rows
 
+from . import plots
 from .data import Split
 from .evaluate import FALSE_ALARMS, interpreter_logits
 from .features import Normalization
-from .metrics import (
-    Counts,
-    Interval,
-    bootstrap,
-    count_trials,
-    det_curve,
-    interval,
-    keyword_accuracy,
-    misses_at,
-    moving_average,
-)
+from .intervals import Interval, bootstrap, det_curve, interval
+from .metrics import Counts, count_trials, keyword_accuracy, misses_at, moving_average
 
 #: False-alarm rates of the plot.
 CURVE = np.geomspace(0.001, 0.2, 60)
@@ -247,7 +239,7 @@ def _bytes_plot(lines: Sequence[Line]) -> Plot:
         misses = line.detection.misses[0]
         points[line.name] = (line.footprint.file, misses.value, misses.low, misses.high)
     label = f"Misses at {FALSE_ALARMS[0]:.0%} false alarms over the bytes of the file"
-    plot = figures.points_with_intervals("bytes", points, "file, bytes", "misses", label)
+    plot = plots.points_with_intervals("bytes", points, "file, bytes", "misses", label)
     return Plot(plot, f"{label}, with 95 % intervals")
 
 
@@ -274,7 +266,7 @@ def _detection(lines: Sequence[Line]) -> Section:
             [point.high for point in curve],
         )
     label = "Detection error tradeoff: misses over cross-keyword false alarms, both in normal deviates"
-    plot = figures.tradeoffs("tradeoff", curves, label, least=float(CURVE[0]))
+    plot = plots.tradeoffs("tradeoff", curves, label, least=float(CURVE[0]))
     sentences = [
         "A clip is a trial for its own keyword, and for each of the others one in which nothing should fire. The "
         "threshold is the lowest with no more than the false alarms that are named, on these clips themselves. A "

@@ -18,9 +18,6 @@ INK, QUIET = "#0a0000", "#0a0001"
 SERIES = tuple(f"#0b000{number}" for number in range(1, 7))
 _VARIABLES = {INK: "--ink", QUIET: "--rule"} | {color: f"--series-{i}" for i, color in enumerate(SERIES, start=1)}
 
-#: For lines that cross: whoever sees no colours, or prints without, tells them by these.
-DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)), (0, (9, 3)), (0, (1, 1)))
-
 _WIDTH = 4.6  # inches of 72 units: the text of 8.5 units is readable on a telephone and no poster on a desk
 _TEXT = 8.5
 _STYLE: dict[str, Any] = {
@@ -114,7 +111,7 @@ def stacked_bars(name: str, rows: Mapping[str, Mapping[str, float]], unit: str, 
             axes.annotate(f"{total:,.0f}", (total, position), (4, 0), textcoords="offset points", va="center")
         axes.set_xlim(0, 1.17 * left.max())
         _rows(axes, list(rows), unit)
-        _legend(axes, list(parts))
+        legend(axes, list(parts))
 
     return svg(name, draw, 0.85 + 0.3 * len(rows), label)
 
@@ -128,7 +125,7 @@ def grouped_bars(name: str, rows: Sequence[str], series: Mapping[str, Sequence[f
             offsets = np.arange(len(rows)) + (number - (len(series) - 1) / 2) * thickness
             axes.barh(offsets, lengths, 0.9 * thickness, color=SERIES[number], label=title)
         _rows(axes, list(rows), unit)
-        _legend(axes, list(series))
+        legend(axes, list(series))
 
     return svg(name, draw, 0.85 + 0.12 * len(rows) * (len(series) + 1), label)
 
@@ -143,8 +140,8 @@ def _rows(axes: Axes, rows: list[str], unit: str) -> None:
     axes.set_xlabel(unit)
 
 
-def _legend(axes: Axes, titles: list[str], handle: float = 1.0) -> None:
-    """Above the plot, in as many columns as there is room for."""
+def legend(axes: Axes, titles: list[str], handle: float = 1.0) -> None:
+    """Draws the legend above the plot, in as many columns as there is room for, with lines `handle` letters long."""
     room = _WIDTH * 72 / (0.55 * _TEXT)  # in letters
     widths = [len(title) + 1.8 * handle + 3.5 for title in titles]
     columns = len(titles) if sum(widths) < room else max(1, int(room / max(widths)))
@@ -224,78 +221,3 @@ def _bars(centres: NDArray[np.floating], heights: NDArray[np.floating], width: f
     vertices = np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1)[heights > 0].reshape(-1, 2)
     codes = np.tile([Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY], len(vertices) // 5)
     return Path(vertices, codes)
-
-
-def tradeoffs(
-    name: str, curves: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]], label: str, least: float
-) -> str:
-    """Detection error tradeoffs on normal-deviate axes, each with a band.
-
-    Args:
-        name, label: see `svg`.
-        curves: false-alarm rates, miss rates, and the lower and upper ends of the band around these, [n] each.
-        least: rate below which nothing can be told apart; smaller ones, zeros too, are drawn there.
-    """
-    from scipy.special import ndtri
-
-    ticks = np.array([0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4])
-
-    def deviate(rates: ArrayLike) -> NDArray[np.floating]:
-        deviates: NDArray[np.floating] = ndtri(np.clip(np.asarray(rates, float), least, 0.5))
-        return deviates
-
-    def draw(axes: Axes) -> None:
-        ends = []
-        for number, (title, (alarms, misses, low, high)) in enumerate(curves.items()):
-            color, x = SERIES[number % len(SERIES)], deviate(alarms)
-            axes.fill_between(x, deviate(low), deviate(high), color=color, alpha=0.1, linewidth=0)
-            dashes = DASHES[number % len(DASHES)]
-            axes.plot(x, deviate(misses), color=color, linestyle=dashes, linewidth=1.5, label=title)
-            ends += [x.min(), x.max()]
-        for set_ticks, first in ((axes.set_xticks, min(ends)), (axes.set_yticks, ndtri(least))):
-            seen = ticks[ndtri(ticks) >= first - 1e-9]
-            set_ticks(ndtri(seen), [f"{100 * tick:.3g}%" for tick in seen])
-        axes.set_xlim(min(ends), max(ends))
-        axes.set_ylim(ndtri(least), None)
-        axes.set_xlabel("false alarms, share of trials")
-        axes.set_ylabel("misses, share of keywords")
-        axes.grid(axis="both")
-        _legend(axes, list(curves), handle=2.5)
-
-    return svg(name, draw, 3.9, label)
-
-
-def points_with_intervals(
-    name: str, points: Mapping[str, tuple[float, float, float, float]], x_label: str, y_label: str, label: str
-) -> str:
-    """Named points over a logarithmic axis: x, y, and the ends of y's interval; y as a share."""
-
-    def draw(axes: Axes) -> None:
-        for number, (title, (x, y, low, high)) in enumerate(points.items()):
-            color = SERIES[number % len(SERIES)]
-            axes.errorbar(
-                x, y, yerr=[[y - low], [high - y]], color=color, marker="o", markersize=4, capsize=2, linewidth=1.2
-            )
-            axes.annotate(title, (x, y), (5, 3), textcoords="offset points")
-        axes.set_xscale("log")
-        axes.margins(x=0.2)
-        axes.set_ylim(0, None)
-        axes.xaxis.set_major_locator(_powers_of_two(points))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f}K")
-        axes.minorticks_off()
-        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.grid(axis="y")
-
-    return svg(name, draw, 2.8, label)
-
-
-def _powers_of_two(points: Mapping[str, tuple[float, float, float, float]]) -> Any:
-    """Ticks that double from the smallest to the largest x, in round thousands."""
-    from matplotlib.ticker import FixedLocator
-
-    largest = max(x for x, *_ in points.values())
-    smallest = min(x for x, *_ in points.values())
-    ticks = 1000.0 * 2.0 ** np.arange(0, 20)
-    return FixedLocator(list(ticks[(ticks >= smallest / 2.1) & (ticks <= largest * 2.1)]))

@@ -13,7 +13,8 @@ from benchmarks.paper.configurations import CONFIGURATIONS, Configuration
 from subbyte import converter
 from subbyte import keras_layers as ql
 from subbyte.keyword_spotting import data, models, synthesize
-from subbyte.keyword_spotting.metrics import Counts, Interval
+from subbyte.keyword_spotting.intervals import Interval
+from subbyte.keyword_spotting.metrics import Counts
 from subbyte.keyword_spotting.train import Recipe, train
 
 TINY = Recipe(windows=512, updates=8, batch_size=64)

@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 
 from subbyte.keyword_spotting.data import Split
 from subbyte.keyword_spotting.evaluate import FALSE_ALARMS
+from subbyte.keyword_spotting.intervals import Interval, bootstrap, interval
 from subbyte.keyword_spotting.metrics import (
-    Interval,
     Totals,
-    bootstrap,
     det_area,
     discovery_at,
     highest_threshold,
-    interval,
     keyword_accuracy,
     lowest_threshold,
     percent_above,
