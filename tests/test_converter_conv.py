@@ -115,6 +115,7 @@ def test_one_op_gives_what_the_reference_gives(case):
     np.testing.assert_array_equal(run(without, x), rounded_twice(packed_layer(graph, op), x))
 
 
+@pytest.mark.once
 @settings(deadline=None, max_examples=60)
 @given(convolutions())
 def test_stock_4_bit_convolutions_take_what_fits(case):
@@ -169,6 +170,7 @@ def test_every_stock_layer_between_is_one_int8_op(name):
         assert Counter(graph.kind(op) for op in graph.operators) == expected
 
 
+@pytest.mark.once
 def test_the_report_has_the_shapes_of_keras():
     result = converted("windows").write()
     assert [(layer.op, layer.shape) for layer in result.layers][:5] == [
@@ -274,6 +276,7 @@ BAD = {
 }
 
 
+@pytest.mark.once
 def test_convolutions_do_not_become_c_yet():
     with pytest.raises(ConversionError, match="is a convolution, and firmware has fully connected layers alone"):
         c_source(converted("ds_cnn").tflite("packed"))

@@ -96,6 +96,7 @@ def test_another_process_gives_the_same_bytes():
     assert there.stdout.strip() == here
 
 
+@pytest.mark.once
 def test_the_papers_model_with_16_bit_activations():
     """M1: 223,780 weights of 8 bits, and bias and multiplier of 1,468 channels in 6 bytes each at the most."""
     conversion = Conversion.start(drawn(lambda: models.model("M1", classes=7), seed=0), io="int16")
@@ -110,6 +111,7 @@ def test_the_papers_model_with_16_bit_activations():
     assert [(c.differing, c.bound.codes) for c in comparisons if c.bound] == [(0, 0)] * 14
 
 
+@pytest.mark.once
 def test_equal_strings_and_vectors_are_stored_once():
     model = keras.Sequential([keras.Input((24,), name="spectrogram"), ql.QuantInput(4.0)])
     for _ in range(3):
@@ -127,6 +129,7 @@ def test_equal_strings_and_vectors_are_stored_once():
     ] == [(1, 24)] * 3
 
 
+@pytest.mark.once
 def test_a_shared_layer_is_stored_once():
     result = convert(ready("used_twice"))
     shared = [layer for layer in result.layers if layer.layer == result.layers[0].layer]
@@ -143,6 +146,7 @@ def paper_model(dense_layer, normalization, relu, first, last):
     return keras.Sequential([keras.Input((540,)), *first, *hidden, dense_layer(2), *last])
 
 
+@pytest.mark.once
 def test_size_of_the_papers_largest_model_and_of_its_float_twin(tmp_path):
     def quantized(units: int):
         normalization = ql.QuantBatchNormalization() if units != 2 else None
@@ -167,6 +171,7 @@ def test_size_of_the_papers_largest_model_and_of_its_float_twin(tmp_path):
     assert abs(result.totals["float32"] - len(stock)) <= 0.01 * len(stock)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("target", ["int8", "int4"])
 def test_totals_are_the_sizes_of_real_files(target, saved):
     _, _, conversion = saved
@@ -299,6 +304,7 @@ def test_an_odd_model_gives_the_codes_of_keras(build):
     assert conversion.write().notes == []
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("normalization", ["ours", "stock"])
 def test_a_channel_that_hardly_counts_has_a_bias_beyond_32_bits(normalization):
     """On int16: the bias is in steps of 2^-14 times a scale near 0. The format keeps it by a common shift."""
@@ -336,6 +342,7 @@ def test_a_stock_dense_layer_promises_nothing_and_says_so():
     assert any("is a stock layer: its weights were rounded to 8 bits" in note for note in conversion.write().notes)
 
 
+@pytest.mark.once
 def test_int8_inputs_that_cannot_be_are_noted():
     inputs = keras.Input((10,), name="x")
     wide, narrow = ql.QuantInput(8.0)(inputs), ql.QuantInput(0.5)(inputs)
@@ -484,6 +491,7 @@ def test_a_model_that_does_not_convert_says_what_to_mend(case):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("bits", "io", "codes"), [(16, "int8", "int16"), (8, "int16", "int8")])
 def test_codes_of_another_type_than_asked_for(bits, io, codes):
     layer = dense(3, Tanh(4), input_bits=bits)
@@ -493,6 +501,7 @@ def test_codes_of_another_type_than_asked_for(bits, io, codes):
     assert len(convert(model, io=codes).notes) == 0
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("arguments", [{"target": "int3"}, {"io": "uint8"}])
 def test_unknown_choices_are_refused_before_any_work(arguments):
     with pytest.raises(ConversionError, match=r"unknown .*choose"):

@@ -144,6 +144,7 @@ def test_a_close_net_stays_within_its_bounds(name):
         assert difference.max() <= bounds[tensor].codes
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", [name for name in EXACT if name not in FIXED_BATCH])
 def test_a_batch_gives_what_single_samples_give(name):
     _, conversion, inputs = converted(name)
@@ -167,6 +168,7 @@ def test_verification_agrees_and_covers_every_layer(name):
         assert all(bound is not None and bound.codes == 0 for bound in promised)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("what", ["weight", "bias"])
 def test_verification_finds_one_wrong_number_in_the_packed_model(what, monkeypatch):
     """A packer that writes one weight or bias of the third layer wrong."""
@@ -214,6 +216,7 @@ def test_quantized_inputs_and_outputs_give_the_same_codes(name, io):
     assert_same(given, outputs(name, "packed"))
 
 
+@pytest.mark.once
 def test_scales_of_few_bits_take_two_bytes_a_channel():
     _, conversion, _ = converted("two_bytes_a_channel")
     shared = 4  # the smallest multiplier, once for each layer
@@ -221,6 +224,7 @@ def test_scales_of_few_bits_take_two_bytes_a_channel():
     assert records == [2 * 87, 2 * 87, 2 * 87, 2 * 87, 2 * 3]
 
 
+@pytest.mark.once
 def test_16_bit_activations_have_8_bit_containers_alone():
     """The stock interpreter has no op of 4-bit weights between int16 tensors."""
     _, conversion, _ = converted("every_width_on_int16")
@@ -229,6 +233,7 @@ def test_16_bit_activations_have_8_bit_containers_alone():
     assert [layer.weight_bits for layer in conversion.write().layers] == [*range(1, 9), 8]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("name", "exact"), [("linear_quantizer", False), ("odd_codes", True)])
 def test_the_int4_target_is_within_one_code_a_layer(name, exact):
     """Stock 4-bit kernels requantize by an older rule: one code off where a multiplier is above one half."""

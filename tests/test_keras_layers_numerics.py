@@ -7,6 +7,8 @@ from modes import MODES
 
 from subbyte.keras_layers import numerics
 
+pytestmark = pytest.mark.once  # no layer of either Keras is in it
+
 
 @pytest.fixture(params=MODES)
 def mode(request):

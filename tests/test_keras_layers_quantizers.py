@@ -31,6 +31,7 @@ def exported(quantizer, values) -> tuple[np.ndarray, np.ndarray]:
     return quantizer.weights(values).numpy(), quantizer.step(values).numpy()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("kind", "bits", "grid"), EVERY)
 def test_codes_use_the_grid_and_fit_int8(kind, bits, grid):
     quantizer = kind(bits, grid)
@@ -45,6 +46,7 @@ def test_codes_use_the_grid_and_fit_int8(kind, bits, grid):
     np.testing.assert_array_equal(packed, np.rint(packed))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("bits", "grid"), GRIDS)
 def test_tanh_cuts_the_interval_into_equal_bins(bits, grid):
     values = latent().astype(np.float64)
@@ -56,6 +58,7 @@ def test_tanh_cuts_the_interval_into_equal_bins(bits, grid):
     np.testing.assert_allclose(codes * step, (2 * index + 1) / bins - 1, rtol=0, atol=1e-15)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("bits", "grid"), GRIDS)
 @pytest.mark.parametrize("clip", [1.0, 0.6])
 def test_linear_takes_the_nearest_value_in_each_channel(bits, grid, clip):
@@ -68,12 +71,14 @@ def test_linear_takes_the_nearest_value_in_each_channel(bits, grid, clip):
     np.testing.assert_allclose(np.abs(values - step * codes), nearest, rtol=0, atol=1e-12)
 
 
+@pytest.mark.once
 def test_linear_gives_a_channel_of_zeros_codes_of_zero():
     codes, step = exported(Linear(4), np.zeros((5, 2)))
     assert (codes == 0).all()
     assert (step > 0).all()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("kind", "bits", "grid"), EVERY)
 def test_training_sees_what_is_exported(kind, bits, grid):
     quantizer = kind(bits, grid)
@@ -91,6 +96,7 @@ def test_training_sees_what_is_exported(kind, bits, grid):
     np.testing.assert_allclose(quantizer.step(tf.constant(values)).numpy(), step, rtol=3e-7)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("bits", "grid"), GRIDS)
 def test_tanh_gradient_is_that_of_tanh_everywhere(bits, grid):
     values = latent()
@@ -103,6 +109,7 @@ def test_tanh_gradient_is_that_of_tanh_everywhere(bits, grid):
     np.testing.assert_allclose(tape.gradient(kernel, x), 1 - np.tanh(values.astype(np.float64)) ** 2, rtol=0, atol=1e-6)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("bits", "grid"), GRIDS)
 def test_linear_gradient_passes_up_to_the_last_bin_and_stops_beyond(bits, grid):
     quantizer = Linear(bits, grid, clip=0.5)
@@ -116,6 +123,7 @@ def test_linear_gradient_passes_up_to_the_last_bin_and_stops_beyond(bits, grid):
     np.testing.assert_allclose(tape.gradient(kernel, x), expected, rtol=1e-6)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("bits", [3, 4, 5, 6])
 def test_tanh_reaches_the_theoretical_noise_of_equal_bins(bits):
     # Uniform numbers in n equal bins: signal to noise n^2. N(0, 0.85^2) through tanh is uniform but for 0.3 dB.
@@ -126,6 +134,7 @@ def test_tanh_reaches_the_theoretical_noise_of_equal_bins(bits):
     assert ratio == pytest.approx(20 * np.log10(2**bits - 1), abs=0.3)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("bits", "grid"), [pair for pair in GRIDS if pair[0] <= 5])
 def test_tanh_codes_carry_about_equal_mass(bits, grid):
     codes, _ = exported(Tanh(bits, grid), latent((1000, 200)))

@@ -76,6 +76,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.once
 def test_the_package_imports_without_tensorflow() -> None:
     code = "import sys, subbyte.keyword_spotting; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -84,6 +85,7 @@ def test_the_package_imports_without_tensorflow() -> None:
 # Synthetic speech
 
 
+@pytest.mark.once
 def test_voices_differ_and_speed_is_speed() -> None:
     slow, fast = (synthesize.speak("smart mirror", synthesize.Voice("en-us", "m1", rate=rate)) for rate in (120, 240))
     assert len(slow) > 1.4 * len(fast)
@@ -92,6 +94,7 @@ def test_voices_differ_and_speed_is_speed() -> None:
     assert len(spoken) == 20
 
 
+@pytest.mark.once
 def test_unknown_voices_and_too_many_speakers_are_named() -> None:
     with pytest.raises(ValueError, match="no voice 'tlh\\+nobody'"):
         synthesize.speak("alexa", synthesize.Voice("tlh", "nobody"))
@@ -100,6 +103,7 @@ def test_unknown_voices_and_too_many_speakers_are_named() -> None:
     assert len(set(synthesize.speakers(104))) == 104
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("slope", [0.0, 1.0, 2.0])
 def test_noise_falls_as_asked(slope: float) -> None:
     noise = synthesize.colored_noise(1 << 18, slope, np.random.default_rng(0))
@@ -108,6 +112,7 @@ def test_noise_falls_as_asked(slope: float) -> None:
     assert np.polyfit(range(10), octaves, 1)[0] == pytest.approx(-slope, abs=0.1)
 
 
+@pytest.mark.once
 def test_a_synthetic_folder_keeps_voices_apart(speech: Path) -> None:
     rows = rows_of(speech / "wakewords")
     assert len(rows) == 10 * 2 * 2
@@ -118,6 +123,7 @@ def test_a_synthetic_folder_keeps_voices_apart(speech: Path) -> None:
         assert soundfile.info(speech / "wakewords" / row["path"]).frames == int(row["n_samples"])
 
 
+@pytest.mark.once
 def test_a_seed_writes_the_same_files_in_every_process(tmp_path: Path) -> None:
     code = "import sys; from subbyte.keyword_spotting import synthesize as s; s.synthesize(sys.argv[1], *%r)"
     arguments, contents = ({"alexa": "alexa"}, ("warm milk",), 5, 1, 2), []
@@ -131,6 +137,7 @@ def test_a_seed_writes_the_same_files_in_every_process(tmp_path: Path) -> None:
 # Datasets
 
 
+@pytest.mark.once
 def test_a_dataset_has_three_splits_and_says_where_it_comes_from(dataset: data.Dataset) -> None:
     assert dataset.keywords == ("alexa", "view_glass")
     assert dataset.classes == 3
@@ -141,6 +148,7 @@ def test_a_dataset_has_three_splits_and_says_where_it_comes_from(dataset: data.D
     assert dataset.test.background().shape[1] == features.INPUTS
 
 
+@pytest.mark.once
 def test_the_cache_gives_the_same_dataset(speech: Path, dataset: data.Dataset, monkeypatch) -> None:
     monkeypatch.setattr(data, "_analyse", None)  # a call would fail
     again = data.Dataset.load(speech)
@@ -148,6 +156,7 @@ def test_the_cache_gives_the_same_dataset(speech: Path, dataset: data.Dataset, m
     assert again.source == dataset.source
 
 
+@pytest.mark.once
 def test_inputs_are_the_features_of_the_audio_around_the_keyword(speech: Path, dataset: data.Dataset) -> None:
     for name, split in (("test", dataset.test), ("dev", dataset.dev)):
         rows = [row for row in rows_of(speech / "wakewords") if row["split"] == name]
@@ -160,6 +169,7 @@ def test_inputs_are_the_features_of_the_audio_around_the_keyword(speech: Path, d
                 np.testing.assert_allclose(inputs, features.features(window), atol=1e-4)
 
 
+@pytest.mark.once
 def test_audio_at_another_rate_is_resampled(tmp_path: Path) -> None:
     def tone(rate: int) -> np.ndarray:
         return 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)
@@ -170,6 +180,7 @@ def test_audio_at_another_rate_is_resampled(tmp_path: Path) -> None:
     np.testing.assert_allclose(audio[500:-500], tone(16_000)[500:-500], atol=1e-3)
 
 
+@pytest.mark.once
 def test_takes_of_one_background_recording_stay_together() -> None:
     splits = [data.noise_split(Path(f"1-{index}-A.flac")) for index in range(500)]
     assert splits == [data.noise_split(Path(f"1-{index}-B.flac")) for index in range(500)]
@@ -184,6 +195,7 @@ def broken(speech: Path, folder: Path, old: str, new: str) -> Path:
     return folder
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
@@ -199,6 +211,7 @@ def test_a_broken_table_is_named(speech: Path, tmp_path: Path, old: str, new: st
         data.Dataset.load(broken(speech, tmp_path / "data", old, new))
 
 
+@pytest.mark.once
 def test_a_split_that_is_not_needed_may_be_empty(speech: Path, tmp_path: Path) -> None:
     folder, whole = broken(speech, tmp_path / "data", ",dev", ",test"), data.Dataset.load(speech)
     table = folder / "running_speech" / "clips.csv"
@@ -212,6 +225,7 @@ def test_a_split_that_is_not_needed_may_be_empty(speech: Path, tmp_path: Path) -
         data.Dataset.load(folder)
 
 
+@pytest.mark.once
 def test_missing_folders_are_named(speech: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds wakewords/, running_speech/ and noise/"):
         data.Dataset.load(tmp_path)
@@ -226,6 +240,7 @@ def test_missing_folders_are_named(speech: Path, tmp_path: Path) -> None:
 PLAIN = augment.Augmentation(shift=0, tempo=1.0, tract=0.0, gain=0.0, noisy=0.0, background=0.0)
 
 
+@pytest.mark.once
 def test_without_augmentation_training_windows_are_the_inputs(dataset: data.Dataset) -> None:
     windows, labels = augment.training_windows(dataset.train, 50, 3, PLAIN, seed=0)
     for window, label in zip(windows, labels, strict=True):
@@ -234,6 +249,7 @@ def test_without_augmentation_training_windows_are_the_inputs(dataset: data.Data
         assert label in dataset.train.labels[same]
 
 
+@pytest.mark.once
 def test_gain_moves_every_band_alike(dataset: data.Dataset) -> None:
     plain, _ = augment.training_windows(dataset.train, 20, 3, PLAIN, seed=0)
     loud, _ = augment.training_windows(dataset.train, 20, 3, dataclasses.replace(PLAIN, gain=10.0), seed=0)
@@ -244,6 +260,7 @@ def test_gain_moves_every_band_alike(dataset: data.Dataset) -> None:
     assert np.nanmax(change) < 10.01
 
 
+@pytest.mark.once
 def test_noise_comes_at_the_asked_ratio(dataset: data.Dataset) -> None:
     settings = dataclasses.replace(PLAIN, noisy=1.0, snr=(10.0, 10.0), chatter=0.0)
     plain, _ = augment.training_windows(dataset.train, 200, 3, PLAIN, seed=0)
@@ -252,6 +269,7 @@ def test_noise_comes_at_the_asked_ratio(dataset: data.Dataset) -> None:
     np.testing.assert_allclose(noisy / plain, 1.1, rtol=0.01)
 
 
+@pytest.mark.once
 def test_classes_come_in_the_asked_shares_and_seeds_decide(dataset: data.Dataset) -> None:
     settings = augment.Augmentation(background=0.25)
     windows, labels = augment.training_windows(dataset.train, 1000, 3, settings, seed=1)
@@ -261,6 +279,7 @@ def test_classes_come_in_the_asked_shares_and_seeds_decide(dataset: data.Dataset
     assert (augment.training_windows(dataset.train, 1000, 3, settings, seed=2)[0] != windows).any()
 
 
+@pytest.mark.once
 def test_masks_hide_runs_at_the_mean(dataset: data.Dataset) -> None:
     plain, _ = augment.training_windows(dataset.train, 200, 3, PLAIN, seed=0)
     masked, _ = augment.training_windows(
@@ -351,6 +370,7 @@ def test_models_that_cannot_be_are_refused() -> None:
 # Training and evaluation
 
 
+@pytest.mark.once
 def test_stage_two_is_short() -> None:
     assert train.second_stage_updates(500_000, 0.07) == 35_000  # the paper's
     assert train.second_stage_updates(3, 0.07) == 1
@@ -360,6 +380,7 @@ def test_stage_two_is_short() -> None:
         train.Recipe(schedule="linear")
 
 
+@pytest.mark.once
 def test_the_learning_rate_follows_the_kind_of_weights() -> None:
     from subbyte import keras_layers as ql
 
@@ -456,12 +477,14 @@ def test_a_quantized_convolutional_model_starts_from_a_float_one(
     np.testing.assert_allclose(packed, evaluate.file_logits(tmp_path / "model.keras", raw), atol=0.26)
 
 
+@pytest.mark.once
 def test_a_report_is_a_table(dataset: data.Dataset) -> None:
     found = evaluate.report(9.0 * np.eye(3)[dataset.test.labels], dataset.test)
     assert (found.accuracy.value, found.misses[0].value, found.clips, found.speakers) == (1.0, 0.0, 8, 2)
     assert evaluate.report_table([("perfect", found)], "title").row_count == 1
 
 
+@pytest.mark.once
 def test_values_become_codes_half_to_even() -> None:
     details = {"quantization": (0.5, 10), "dtype": np.int8}
     np.testing.assert_array_equal(evaluate.quantize(np.array([0.25, 0.75, -99.0, 99.0]), details), [10, 12, -128, 127])
@@ -515,6 +538,7 @@ def test_the_demonstration_packs_and_finds_no_difference(
 # Recordings
 
 
+@pytest.mark.once
 def test_the_front_end_agrees_on_recordings(recordings: Path) -> None:
     rows = rows_of(recordings / "wakewords")
     clips = [data.read_audio(recordings / "wakewords" / row["path"]) for row in rows[:: len(rows) // 50]]
@@ -523,6 +547,7 @@ def test_the_front_end_agrees_on_recordings(recordings: Path) -> None:
     np.testing.assert_allclose(features.tf_features(windows).numpy(), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.once
 def test_keywords_of_recordings_lie_in_their_window(recordings: Path) -> None:
     """Most of the energy above the quiet is in the 0.81 s around the centre that the rule finds."""
     inside = []
