@@ -199,6 +199,8 @@ def _fold_quantized_bounds(graph: Graph, op: LinearOp) -> None:
 
 def _quantized_input(graph: Graph, marker: Any, layer: str) -> int:
     dequantize = graph.producer(int(marker.inputs[0]))
+    if dequantize is not None and _is_of_half_floats(graph, dequantize):
+        raise _half_floats(layer, "before")
     if (
         dequantize is None
         or graph.kind(dequantize) != "DEQUANTIZE"
@@ -220,11 +222,25 @@ def _quantized_outputs(graph: Graph, tensor: int, affine: _Affine, layer: str) -
         y, after = int(op.outputs[0]), _apply(graph, op, tensor, affine)
         if graph.kind(op) == "QUANTIZE" and graph.quantization(y) is not None:
             found.append((y, after))
+        elif _is_of_half_floats(graph, op):
+            raise _half_floats(layer, "behind")
         elif after is affine:
             raise _no_range(layer, graph.kind(op))
         else:
             found += _quantized_outputs(graph, y, after, layer)
     return found
+
+
+def _is_of_half_floats(graph: Graph, op: Any) -> bool:
+    ends = {graph.tensor(int(tensor)).type for tensor in (*op.inputs, *op.outputs)}
+    return graph.kind(op) == "CAST" and bool(ends & {TensorType.FLOAT16, TensorType.BFLOAT16})
+
+
+def _half_floats(layer: str, where: str) -> ConversionError:
+    return ConversionError(
+        f"layer {layer}: the layer {where} it computes in half floats under a mixed-precision policy; give layers "
+        "between quantized ones dtype='float32'"
+    )
 
 
 def _no_range(layer: str, op: str | None = None) -> ConversionError:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from . import numerics
+
 layers = tf.keras.layers
 
 
@@ -17,7 +19,8 @@ def clone(layer: Any, name: str, **changes: Any) -> Any:
     """A layer (or operation) of its own like `layer`; `copy_state` makes it compute the same once it is built.
 
     Functions and objects that were given to the layer, such as a lambda or a regularizer of a class that is not
-    registered, are shared with it.
+    registered, are shared with it. Mixed precision becomes float32, in layers inside the layer as well: between
+    quantized layers half floats would be conversions on the device, which has int8 there.
 
     Args:
         layer: any.
@@ -28,7 +31,7 @@ def clone(layer: Any, name: str, **changes: Any) -> Any:
         ValueError: a layer that its class cannot make anew from its configuration.
     """
     try:
-        config = {**layer.get_config(), "name": name, **changes}
+        config = {**_in_float32(layer.get_config()), "name": name, **changes}
         live = {key: value for key in config if key not in changes and (value := _live(layer, key)) is not None}
         if isinstance(layer, layers.Lambda):
             copy = _lambda(layer, config)
@@ -52,6 +55,16 @@ def clone(layer: Any, name: str, **changes: Any) -> Any:
             copy.build_from_config(shapes)
             copy_state(layer, copy)
     return copy
+
+
+def _in_float32(config: Any) -> Any:
+    """A layer's configuration without mixed precision."""
+    if isinstance(config, list | tuple):
+        return type(config)(_in_float32(item) for item in config)
+    if not isinstance(config, dict):
+        return config
+    plain = {key: _in_float32(value) for key, value in config.items()}
+    return numerics.in_float32(plain) if "dtype" in plain else plain
 
 
 def copy_state(layer: Any, copy: Any) -> None:

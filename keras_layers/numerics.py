@@ -20,7 +20,8 @@ def in_float32(arguments: Mapping[str, Any]) -> dict[str, Any]:
     Half floats do not hold the integers of a sum. Keras casts what goes into a layer of another type than the model's.
     """
     policy = arguments.get("dtype") or tf.keras.mixed_precision.global_policy()
-    name = getattr(policy, "name", policy)
+    # A policy may be written as a configuration.
+    name = policy["config"].get("name") if isinstance(policy, dict) else getattr(policy, "name", policy)
     return {**arguments, "dtype": "float32"} if str(name).startswith("mixed_") else dict(arguments)
 
 

@@ -402,7 +402,18 @@ def victim(**arguments):
     return ql.QuantDense(4, kernel_quantizer=Tanh(4), name="victim", **arguments)
 
 
+def half_floats(*parts):
+    policy = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        return chain_of(ql.QuantInput(4.0), *(part() for part in parts), ql.QuantActivation(4.0))
+    finally:
+        keras.mixed_precision.set_global_policy(policy)
+
+
 BAD = {
+    "half floats in front": (lambda: half_floats(layers.Flatten, victim), "layer victim: .* before it .* half floats"),
+    "half floats behind": (lambda: half_floats(victim, layers.Flatten), "layer victim: .* behind it .* half floats"),
     "stage one": (stage_one, r"layer .* and \d+ more are still in stage 1 .*set_stage\(model, 2\)"),
     "one part only": (only_one_part, r"still in stage 1 \(bias and gain not quantized\)"),
     "no QuantInput": (

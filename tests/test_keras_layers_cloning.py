@@ -278,6 +278,34 @@ def test_what_a_float_layer_reads_has_a_range(odd):
     assert convert(twin).layers
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_twin_of_mixed_precision_is_in_float32(policy):
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        keras.utils.set_random_seed(0)
+        middle = [layers.Reshape((4, 4)), layers.MaxPooling1D(), layers.Dropout(0.1), layers.Flatten()]
+        model = keras.Sequential([keras.Input((16,)), layers.Dense(16, "relu"), *middle, layers.Dense(4)])
+        x = np.random.default_rng(0).normal(size=(128, 16)).astype(np.float32)
+        expected = np.asarray(model(x), np.float32)
+        twin = twin_of(model, x)
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+    computing = [layer for layer in twin.layers if not isinstance(layer, layers.InputLayer)]
+    assert {layer.compute_dtype for layer in computing} == {"float32"}
+    assert sqnr_db(expected, twin(x)) > 20
+    ql.set_stage(twin, 2)
+    assert len(convert(twin).layers) == 2
+
+
+def test_a_copy_computes_in_float32_inside_a_wrapper():
+    inner = layers.LSTM(3, dtype="mixed_float16")
+    layer = layers.Bidirectional(inner, dtype="mixed_float16")
+    layer(np.zeros((1, 5, 2), np.float32))
+    copy = clone(layer, "copy")
+    assert {part.compute_dtype for part in (copy, copy.forward_layer, copy.backward_layer)} == {"float32"}
+
+
 def test_a_fixed_batch_with_a_state():
     inputs = keras.Input((5, 4), batch_size=8)
     model = keras.Model(inputs, layers.Dense(3)(layers.SimpleRNN(6, stateful=True)(inputs)))
