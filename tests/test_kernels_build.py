@@ -120,6 +120,20 @@ def test_cmake_builds_without_warnings_and_exports_the_interface_only(tmp_path):
         assert all(name.startswith(("subbyte_", "tflite_plugin_")) for name in names)
 
 
+@pytest.mark.skipif(shutil.which("cmake") is None or sys.platform != "linux", reason="needs cmake on Linux")
+@pytest.mark.parametrize("variables", [{}, {"CC": "/nowhere/cc"}], ids=["none on the path", "one that is not there"])
+def test_a_missing_compiler_is_told_in_one_line(variables, tmp_path):
+    (tmp_path / "bin").mkdir()
+    done = subprocess.run(
+        [str(shutil.which("cmake")), "-S", str(ROOT), "-B", str(tmp_path / "build"), "-DCMAKE_MAKE_PROGRAM=true"],
+        env={"PATH": str(tmp_path / "bin"), **variables}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    heading, *told = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    assert heading.startswith("CMake Error at CMakeLists.txt")
+    assert told == ["subbyte needs a C compiler: apt-get install gcc, or name one in CC"]
+
+
 def test_the_plugin_asks_for_no_tensorflow_symbol():
     if sys.platform != "linux" or not shutil.which("nm"):
         pytest.skip("needs nm on Linux")
