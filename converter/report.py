@@ -16,16 +16,16 @@ from subbyte.console import add_columns
 from .conversion import Result
 from .summary import Summary
 from .verification import Comparison
+from .wording import (
+    comparison_cells,
+    comparison_sentences,
+    decibel,
+    post_training_sentences,
+    total_cells,
+)
 
 #: With a larger share of zeros a layer is told to be sparse; by chance 8-bit weights have some per cent of them.
 _CHANCE = 0.1
-
-_TOTALS = (
-    ("float32", "float32, computed"),
-    ("int8", "stock int8"),
-    ("int4", "stock int4"),
-    ("packed", "packed"),
-)
 
 
 def to_json(result: Result, comparisons: list[Comparison] | None, summary: Summary | None = None) -> str:
@@ -57,9 +57,9 @@ def to_json(result: Result, comparisons: list[Comparison] | None, summary: Summa
     return json.dumps(report, indent=2, allow_nan=False)
 
 
-def _finite(decibel: float | None) -> float | None:
+def _finite(ratio: float | None) -> float | None:
     """Perfect weights have an infinite ratio, which JSON does not know."""
-    return None if decibel == math.inf else decibel
+    return None if ratio == math.inf else ratio
 
 
 def print_layers(console: Console, result: Result) -> None:
@@ -79,7 +79,7 @@ def print_layers(console: Console, result: Result) -> None:
             str(layer.distinct_values),
             f"{layer.stored_bytes:,}",
             f"{layer.stored_bytes / size:.1%}",
-            "-" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}",
+            decibel(layer.sqnr_db),
             *([f"{layer.zeros:.0%}"] if is_sparse else []),
         )
     rest = size - sum(layer.stored_bytes for layer in result.layers)
@@ -90,11 +90,8 @@ def print_layers(console: Console, result: Result) -> None:
     totals = Table(title="The whole file as", title_justify="left", box=box.SIMPLE_HEAD)
     add_columns(totals, "target")
     add_columns(totals, "bytes", "of float32", justify="right")
-    for name, label in _TOTALS:
-        mark = " (written)" if name == result.target else ""
-        totals.add_row(
-            label + mark, f"{result.totals[name]:,}", f"{result.totals[name] / result.totals['float32']:.1%}"
-        )
+    for cells in total_cells(result).values():
+        totals.add_row(*cells)
     console.print(totals)
     for note in result.notes:
         console.print(f"note: {note}", soft_wrap=True, highlight=False)
@@ -112,17 +109,10 @@ def print_post_training(console: Console, made: Any) -> None:
     add_columns(table, "layer")
     add_columns(table, "bits", "output SQNR dB", justify="right")
     for layer in made.layers:
-        table.add_row(layer.layer, str(layer.bits), f"{layer.sqnr_db:.1f}")
+        table.add_row(layer.layer, str(layer.bits), decibel(layer.sqnr_db))
     console.print(table)
-    top = "" if made.same_top is None else f", the largest is the same on {made.same_top:.1%} of the inputs"
-    console.print(f"outputs against the float model: SQNR {made.output_sqnr_db:.1f} dB{top}", highlight=False)
-    if made.wants_training:
-        console.print(
-            "training is advised, since the outputs are below 20 dB: subbyte.keras_layers.quantize_model, then "
-            "model.fit with TwoStage",
-            soft_wrap=True,
-            highlight=False,
-        )
+    for sentence in post_training_sentences(made):
+        console.print(sentence, soft_wrap=True, highlight=False)
 
 
 def print_comparisons(console: Console, comparisons: list[Comparison], samples: int) -> None:
@@ -132,27 +122,7 @@ def print_comparisons(console: Console, comparisons: list[Comparison], samples: 
     add_columns(table, "codes", "differ", "largest", "allowed", justify="right")
     add_columns(table, "")
     for comparison in comparisons:
-        table.add_row(
-            comparison.layer,
-            comparison.against,
-            f"{comparison.codes:,}",
-            f"{comparison.differing:,}",
-            str(comparison.largest),
-            allowed(comparison),
-            "ok" if comparison.passed else "FAILED",
-        )
+        table.add_row(*comparison_cells(comparison))
     console.print(table)
-    for comparison in comparisons:
-        if comparison.same_top is not None:
-            share = f"{comparison.same_top:.1%} of the inputs"
-            console.print(f"{comparison.layer}: its largest is the original's on {share}", highlight=False)
-
-
-def allowed(comparison: Comparison) -> str:
-    """What a comparison may find, in words."""
-    bound = comparison.bound
-    if comparison.same_top is not None:
-        return "any: fewer bits"
-    if bound is None:
-        return "any: a stock op rounds"
-    return f"{bound.share:.1%}, by {bound.codes}" if bound.codes else "none"
+    for sentence in comparison_sentences(comparisons):
+        console.print(sentence, soft_wrap=True, highlight=False)

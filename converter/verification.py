@@ -79,7 +79,7 @@ def verify(
     was, and after requantization with the original file, of which nothing is promised.
 
     Args:
-        conversion: a lowered model.
+        conversion: a model in integer ops.
         inputs: by name, [samples, ...] each, real values; what a model takes as int16 is rounded to codes first.
         progress: called with the share that is done.
 

@@ -51,4 +51,4 @@ def _runtime() -> tuple[Callable[..., Any], Callable[..., Any]]:
                 raise
         else:
             return module.Interpreter, getattr(module, "experimental", module).load_delegate
-    raise ImportError("no TFLite interpreter is installed: pip install ai-edge-litert")
+    raise ImportError("no TFLite interpreter is installed: pip install 'subbyte[run]'")

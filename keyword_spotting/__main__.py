@@ -167,7 +167,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         COMMANDS[flags.command](flags)
         return 0
 
-    return guard(f"keyword_spotting {flags.command}", work, ValueError)
+    return guard(
+        f"keyword_spotting {flags.command}", work, ValueError, extra="listen" if flags.command == "listen" else "kws"
+    )
 
 
 if __name__ == "__main__":

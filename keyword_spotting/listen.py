@@ -172,7 +172,7 @@ def _resampler(rate: int, what: str) -> Callable[[Audio, bool], Audio]:
     try:
         import soxr
     except ImportError as error:
-        raise ImportError(f"{what}, not {SAMPLE_RATE}: pip install soxr, or resample it") from error
+        raise ImportError(f"{what}, not {SAMPLE_RATE}: pip install 'subbyte[listen]', or resample it") from error
     stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
 
     def resample(block: Audio, last: bool) -> Audio:

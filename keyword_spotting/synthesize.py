@@ -93,7 +93,7 @@ def _espeak() -> tuple[ctypes.CDLL, int]:
     try:
         import espeakng_loader
     except ImportError as error:
-        raise ImportError("synthetic speech needs espeak-ng: pip install espeakng-loader") from error
+        raise ImportError("synthetic speech needs espeakng_loader: pip install 'subbyte[kws]'") from error
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     data = str(espeakng_loader.get_data_path()).encode()
     rate = int(library.espeak_Initialize(_SYNCHRONOUS, 0, data, _DONT_EXIT))

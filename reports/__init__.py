@@ -10,6 +10,7 @@ Pages need the extra "report"; bytes and times do not.
 """
 
 from subbyte.converter import Footprint
+from subbyte.converter.wording import NOTHING
 
 from .conversion_page import conversion_page
 from .measuring import (
@@ -21,7 +22,7 @@ from .measuring import (
     placed_bytes,
     processor_name,
 )
-from .page import NOTHING, Page, Plot, Section, Table
+from .page import Page, Plot, Section, Table
 from .size_section import footprint_parts
 from .speed_section import speed_rows
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from subbyte.converter import Conversion, Result
-from subbyte.converter.report import allowed
 from subbyte.converter.verification import Comparison
+from subbyte.converter.wording import comparison_cells, comparison_sentences, decibel, post_training_sentences
 
-from .code_sections import activations_section, decibel, weights_section
+from .code_sections import activations_section, weights_section
 from .page import Page, Section, Table
 from .size_section import size_section
 from .speed_section import speed_section
@@ -85,39 +85,20 @@ def _verified(comparisons: Sequence[Comparison] | None) -> Section:
             "from, on real inputs, code by code."
         )
         return Section("verification", "Verification", [sentence])
-    rows = [
-        (
-            comparison.layer,
-            comparison.against,
-            f"{comparison.codes:,}",
-            f"{comparison.differing:,}",
-            str(comparison.largest),
-            allowed(comparison),
-            "passed" if comparison.passed else "FAILED",
-        )
-        for comparison in comparisons
-    ]
     columns = ("layer", "against", "codes", "differ", "by at most", "allowed", "")
-    table = Table("Codes of the packed model that differ from others on the inputs of --verify", columns, rows, texts=2)
-    sentences = [
-        f"{comparison.layer}: its largest is the original's on {comparison.same_top:.1%} of the inputs."
-        for comparison in comparisons
-        if comparison.same_top is not None
-    ]
-    return Section("verification", "Verification", sentences, [table])
+    table = Table(
+        "Codes of the packed model that differ from others on the inputs of --verify",
+        columns,
+        [comparison_cells(comparison) for comparison in comparisons],
+        texts=2,
+    )
+    return Section("verification", "Verification", comparison_sentences(comparisons), [table])
 
 
 def _post_training(made: Any) -> Section:
     rows = [(layer.layer, str(layer.bits), decibel(layer.sqnr_db)) for layer in made.layers]
-    top = "" if made.same_top is None else f"; the largest is the same on {made.same_top:.1%} of the inputs"
-    sentences = [f"Outputs against the float model: SQNR {decibel(made.output_sqnr_db)} dB{top}."]
-    if made.wants_training:
-        sentences.append(
-            "Training is advised, since the outputs are below 20 dB: subbyte.keras_layers.quantize_model, then "
-            "model.fit with TwoStage."
-        )
     table = Table(f"Quantized without training, on {made.samples} inputs", ("layer", "bits", "output SQNR, dB"), rows)
-    return Section("post-training", "Without training", sentences, [table])
+    return Section("post-training", "Without training", post_training_sentences(made), [table])
 
 
 def _notes(notes: Sequence[str]) -> Section:

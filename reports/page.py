@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
-NOTHING = "–"  # noqa: RUF001  a dash, not a minus
 
 
 @dataclass(frozen=True)

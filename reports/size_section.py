@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from subbyte.converter import Conversion, Footprint, LayerBytes, LinearOp, Result
 from subbyte.converter.from_stock import layer_name
 from subbyte.converter.sizes import float_bytes
+from subbyte.converter.wording import TITLES, total_cells
 
 from . import figures, measuring
 from .page import Plot, Section, Table
-
-#: What people call the targets, from the largest file to the smallest.
-TITLES = {"float32": "float32", "int8": "stock int8", "int4": "stock int4", "packed": "packed"}
 
 _SENTENCE = (
     "Weights are those of the packed planes, with what fills their last blocks. Records are what each channel has "
@@ -116,19 +114,11 @@ def footprint_parts(footprint: Footprint) -> dict[str, int]:
 
 
 def _whole_table(result: Result, files: dict[str, bytes]) -> Table:
-    rows = []
-    for target in TITLES:
-        size = result.totals[target]
-        title = TITLES[target] + (", computed" if target == "float32" else "")
-        rows.append(
-            (
-                title + (" (written)" if target == result.target else ""),
-                f"{size:,}",
-                f"{size / result.totals['float32']:.1%}",
-                f"{result.totals['float32'] / size:.2f}",
-                _arena(target, files),
-            )
-        )
+    floating = result.totals["float32"]
+    rows = [
+        (*cells, f"{floating / result.totals[target]:.2f}", _arena(target, files))
+        for target, cells in total_cells(result).items()
+    ]
     columns = ("target", "file, bytes", "of float32", "times smaller", "arena, bytes")
     caption = (
         "The whole file, and the arena: the memory that the interpreter takes for activations, from the first to the "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from subbyte.converter.wording import NOTHING, TITLES
+
 from . import measuring
 from .measuring import Timing
-from .page import NOTHING, Section, Table
-from .size_section import TITLES
+from .page import Section, Table
 
 
 def speed_section(files: dict[str, bytes]) -> tuple[Section, str]:

@@ -135,7 +135,7 @@ def activations(conversion: Conversion, inputs: dict[str, np.ndarray] | None) ->
     """The quantized tensors in the order of the graph; those that only change shape are left out.
 
     Args:
-        conversion: a lowered model.
+        conversion: a model in integer ops.
         inputs: by name, [samples, ...] each; the packed model runs on the first `SAMPLES` of them.
     """
     tensors = _tensors(conversion.graph)

@@ -390,7 +390,7 @@ def test_the_report_says_when_training_is_advised(run, float_files, output):
         assert report["wants_training"] == (report["output_sqnr_db"] < 20)
         assert report["samples"] == 40
         told[name] = report["wants_training"]
-        assert ("training is advised" in run(*arguments, f"--bits={bits}").out) == told[name]
+        assert ("Training is advised" in run(*arguments, f"--bits={bits}").out) == told[name]
     assert told == {"sound": False, "deep": True}
 
 

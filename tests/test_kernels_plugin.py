@@ -365,7 +365,7 @@ def test_importing_the_kernels_is_cheap():
 def test_without_a_runtime_the_error_says_what_to_install():
     block = "import sys; sys.modules.update(dict.fromkeys(('ai_edge_litert', 'tflite_runtime', 'tensorflow')))"
     done = python(f"{block}\nfrom subbyte import kernels; kernels.Interpreter(model_content=b'')")
-    assert done.stderr.strip().endswith("ImportError: no TFLite interpreter is installed: pip install ai-edge-litert")
+    assert done.stderr.strip().endswith("ImportError: no TFLite interpreter is installed: pip install 'subbyte[run]'")
 
 
 def test_damaged_models_never_crash_the_interpreter():

@@ -504,7 +504,7 @@ def test_the_command_says_in_one_line_what_is_wrong(
 def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "soxr", None)
     soundfile.write(tmp_path / "a.wav", np.zeros(8000), 8000)
-    with pytest.raises(ImportError, match="has 8000 samples a second, not 16000: pip install soxr"):
+    with pytest.raises(ImportError, match=r"has 8000 samples a second, not 16000: pip install 'subbyte\[listen\]'"):
         list(listen.file_blocks(tmp_path / "a.wav"))
 
 

@@ -40,7 +40,7 @@ def test_the_examples_train_convert_and_run(tmp_path: Path) -> None:
     )
     assert "FAILED" not in report
     assert re.search(r"quant_dense\S* +Keras +[\d,]+ +0 +0 +none +ok", report)
-    assert "outputs against the float model" in post_training
+    assert "Outputs against the float model" in post_training
     assert "its largest is the original's on" in requantized
     assert run([sys.executable, "-c", deploy], tmp_path).startswith("[[")
     # The twin goes on from where the float model stands: its first loss is far below that of a new model, ln 3.

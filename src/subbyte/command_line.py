@@ -32,13 +32,19 @@ def convert_to_tflite() -> int:
     return guard("convert-to-tflite", work)
 
 
-def guard(program: str, work: Callable[[], int], bad_input: type[Exception] | tuple[type[Exception], ...] = ()) -> int:
+def guard(
+    program: str,
+    work: Callable[[], int],
+    bad_input: type[Exception] | tuple[type[Exception], ...] = (),
+    extra: str | None = None,
+) -> int:
     """Does `work` and returns the exit status, having said in one line on standard error what went wrong.
 
     Args:
         program: its name, in front of the line.
         work: returns an exit status.
         bad_input: what `work` raises for the user's mistakes.
+        extra: of the package, with all that the program needs, where it is more than a library's own.
     """
     stopped = _Interrupt()
     try:
@@ -47,7 +53,7 @@ def guard(program: str, work: Callable[[], int], bad_input: type[Exception] | tu
     except bad_input as error:
         return tell(program, str(error), BAD_INPUT)
     except ModuleNotFoundError as error:
-        return tell(program, missing(program, error) or str(error), BAD_INPUT)
+        return tell(program, missing(error, extra) or str(error), BAD_INPUT)
     except ImportError as error:
         return tell(program, str(error), BAD_INPUT)
     except BrokenPipeError:

@@ -32,16 +32,21 @@ def needed_by(what: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        line = missing(what, error)
+        line = missing(error)
         if line is None:
             raise
         # The library's name is kept: whoever imports this in turn asks for it again.
-        raise ModuleNotFoundError(line, name=error.name) from None
+        raise ModuleNotFoundError(f"{what} {line}", name=error.name) from None
 
 
-def missing(what: str, error: ModuleNotFoundError) -> str | None:
-    """What `what` needs, and how to install it; None where no extra brings it."""
+def missing(error: ModuleNotFoundError, extra: str | None = None) -> str | None:
+    """Says "needs" such a library, and how to install it; None where no extra brings it, or the error says so itself.
+
+    Args:
+        error: what an import raised.
+        extra: all that its caller needs; default: the smallest extra that brings the library.
+    """
     library = (error.name or "").partition(".")[0]
-    if library not in EXTRAS or "pip install" in str(error):
+    if library not in EXTRAS or (extra is None and "pip install" in str(error)):
         return None
-    return f"{what} needs {library}: pip install 'subbyte[{EXTRAS[library]}]'"
+    return f"needs {library}: pip install 'subbyte[{extra or EXTRAS[library]}]'"
