@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 #: For lines that cross: whoever sees no colours, or prints without, tells them by these.
 _DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)), (0, (9, 3)), (0, (1, 1)))
+_MARKERS = ("o", "s", "^", "D")  # in the second, third... turn of the colours
 
 
 def tradeoffs(
@@ -40,8 +41,8 @@ def tradeoffs(
         for number, (title, (alarms, misses, low, high)) in enumerate(curves.items()):
             color, x = figures.SERIES[number % len(figures.SERIES)], deviate(alarms)
             axes.fill_between(x, deviate(low), deviate(high), color=color, alpha=0.1, linewidth=0)
-            dashes = _DASHES[number % len(_DASHES)]
-            axes.plot(x, deviate(misses), color=color, linestyle=dashes, linewidth=1.5, label=title)
+            dashes = _DASHES[(number + number // len(figures.SERIES)) % len(_DASHES)]  # another in each turn of colours
+            axes.plot(x, deviate(misses), color=color, linestyle=dashes, linewidth=1.5, label=figures.short(title))
             ends += [x.min(), x.max()]
         for set_ticks, first in ((axes.set_xticks, min(ends)), (axes.set_yticks, ndtri(least))):
             seen = ticks[ndtri(ticks) >= first - 1e-9]
@@ -51,7 +52,7 @@ def tradeoffs(
         axes.set_xlabel("false alarms, share of trials")
         axes.set_ylabel("misses, share of keywords")
         axes.grid(axis="both")
-        figures.legend(axes, list(curves), handle=2.5)
+        figures.legend(axes, [*map(figures.short, curves)], handle=2.5)
 
     return figures.svg(name, draw, 3.9, label)
 
@@ -64,10 +65,9 @@ def points_with_intervals(
     def draw(axes: Axes) -> None:
         for number, (title, (x, y, low, high)) in enumerate(points.items()):
             color = figures.SERIES[number % len(figures.SERIES)]
-            axes.errorbar(
-                x, y, yerr=[[y - low], [high - y]], color=color, marker="o", markersize=4, capsize=2, linewidth=1.2
-            )
-            axes.annotate(title, (x, y), (5, 3), textcoords="offset points")
+            marker = _MARKERS[number // len(figures.SERIES) % len(_MARKERS)]
+            style: dict[str, Any] = {"color": color, "marker": marker, "markersize": 4, "capsize": 2, "linewidth": 1.2}
+            axes.errorbar(x, y, yerr=[[y - low], [high - y]], label=figures.short(title), **style)
         axes.set_xscale("log")
         axes.margins(x=0.2)
         axes.set_ylim(0, None)
@@ -78,8 +78,9 @@ def points_with_intervals(
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.grid(axis="y")
+        figures.legend(axes, [*map(figures.short, points)])
 
-    return figures.svg(name, draw, 2.8, label)
+    return figures.svg(name, draw, 2.8 + 0.05 * len(points), label)
 
 
 def _powers_of_two(points: Mapping[str, tuple[float, float, float, float]]) -> Any:

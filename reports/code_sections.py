@@ -73,7 +73,7 @@ def activations_section(found: Sequence[Activation], inputs: dict[str, np.ndarra
     sentence = (
         "At an end are the codes with the smallest or the largest value of the range: what was clipped, and what is "
         "exactly there. At the lower end of a ReLU, 0, that is what it is for. Plots: the share of each value; a bar "
-        "that would dwarf the others is cut, and its height stands beside it."
+        "that would dwarf the others is cut, and its height stands above."
     )
     gallery = [
         Plot(

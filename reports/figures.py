@@ -83,7 +83,8 @@ def _inline(document: str, label: str) -> str:
     element = element.replace("xlink:href", "href")
     element = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", element)  # the page says which font
     element = re.sub(r"#0[ab]000\d", lambda found: f"var({_VARIABLES[found[0]]})", element)
-    element = re.sub(r"(\d+\.\d\d)\d+", r"\1", element)  # a hundredth of a unit is enough
+    # A hundredth of a unit is enough for what is drawn; what is written stays.
+    element = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d+\.\d\d)\d+", r"\1", tag[0]), element)
     return re.sub(r"\s*\n\s*", "\n", element).strip()
 
 
@@ -131,7 +132,7 @@ def grouped_bars(name: str, rows: Sequence[str], series: Mapping[str, Sequence[f
 
 
 def _rows(axes: Axes, rows: list[str], unit: str) -> None:
-    axes.set_yticks(range(len(rows)), [_short(row) for row in rows])
+    axes.set_yticks(range(len(rows)), [short(row) for row in rows])
     axes.set_ylim(len(rows) - 0.45, -0.55)
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f}K" if value >= 1000 else f"{value:g}")
@@ -148,7 +149,8 @@ def legend(axes: Axes, titles: list[str], handle: float = 1.0) -> None:
     axes.figure.legend(loc="outside upper left", ncols=columns, handlelength=handle, columnspacing=1.2)
 
 
-def _short(text: str, length: int = 22) -> str:
+def short(text: str, length: int = 22) -> str:
+    """A name for a plot; a long one loses its middle."""
     return text if len(text) <= length else f"{text[: length // 2 - 1]}…{text[-(length // 2) :]}"
 
 
@@ -177,7 +179,6 @@ def codes_and_values(
             PathPatch(_bars(codes, shares, step if len(codes) > 64 else 0.8 * step), facecolor=SERIES[0], linewidth=0)
         )
         highest = _highest_shown(shares)
-        _tell_cut_bars(axes, codes, shares, 1.08 * highest)
         ends = [codes[0] - step, codes[-1] + step]
         if density is not None:
             heights, edges = density[0] * step, density[1]
@@ -186,6 +187,7 @@ def codes_and_values(
             ends = [min(ends[0], edges[0]), max(ends[1], edges[-1])]
         axes.set_ylim(0, 1.08 * highest)
         axes.set_xlim(*ends)
+        axes.set_title(_heights_of_cut_bars(codes, shares, 1.08 * highest), loc="left")
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
         axes.locator_params(axis="y", nbins=3)
         axes.locator_params(axis="x", nbins=6)
@@ -203,12 +205,10 @@ def _highest_shown(shares: NDArray[np.floating]) -> float:
     return float(first)
 
 
-def _tell_cut_bars(axes: Axes, codes: NDArray[np.floating], shares: NDArray[np.floating], top: float) -> None:
-    """Writes its height beside each bar that is higher than the plot."""
-    for code, share in zip(codes[shares > top], shares[shares > top], strict=True):
-        side, offset = ("left", 4) if code < codes.mean() else ("right", -4)
-        text = f"{share:.1%} at {code:.4g}"
-        axes.annotate(text, (code, top), (offset, -2), textcoords="offset points", ha=side, va="top")
+def _heights_of_cut_bars(codes: NDArray[np.floating], shares: NDArray[np.floating], top: float) -> str:
+    """What stands above the plot: the height of each bar that is higher. Beside the bars two would overlap."""
+    is_cut = shares > top
+    return ", ".join(f"{share:.1%} at {code:.4g}" for code, share in zip(codes[is_cut], shares[is_cut], strict=True))
 
 
 def _bars(centres: NDArray[np.floating], heights: NDArray[np.floating], width: float) -> Any:

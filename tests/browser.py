@@ -50,6 +50,23 @@ return [...document.querySelectorAll("svg")].map((svg) => {
   return [svg.getAttribute("aria-label") || "", box.width, box.height, drawn];
 });
 """
+#: Texts of plots that lie over each other or leave their plot; a line's box is higher than its letters.
+TEXTS_OF_PLOTS = """
+const found = [];
+for (const svg of document.querySelectorAll("svg")) {
+  const texts = [...svg.querySelectorAll("text")].map((text) => [text.textContent, text.getBoundingClientRect()]);
+  const box = svg.getBoundingClientRect();
+  texts.forEach(([a, p]) => {
+    if (p.left < box.left - 1 || p.right > box.right + 1) found.push(`'${a}' leaves its plot`);
+  });
+  texts.forEach(([a, p], place) => texts.slice(0, place).forEach(([b, q]) => {
+    const wide = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+    const high = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+    if (wide > 0 && high > 0.25 * Math.min(p.height, q.height)) found.push(`'${b}' lies over '${a}'`);
+  }));
+}
+return found;
+"""
 _IDS = """
 const ids = [...document.querySelectorAll("[id]")].map((element) => element.id);
 const links = [...document.querySelectorAll("a[href^='#'], use")].map((link) => link.getAttribute("href").slice(1));
@@ -143,5 +160,6 @@ class Browser:
                 found.append(f"plot {label!r} is {plot_width} by {plot_height} pixels with {drawn} paths")
             if not label:
                 found.append("a plot has no label")
+        found += self.run(TEXTS_OF_PLOTS)
         twice, dangling = self.run(_IDS)
         return found + [f"id {name} twice" for name in twice] + [f"nothing has the id {name}" for name in dangling]

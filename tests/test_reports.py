@@ -23,6 +23,7 @@ from subbyte.converter.graph import Graph
 from subbyte.converter.integer_ops import LinearOp
 from subbyte.converter.sizes import Footprint
 from subbyte.converter.verification import verify
+from subbyte.keyword_spotting import plots as plots_of_detectors
 from subbyte.reports import conversion_page, figures, measuring, page, speed_rows, usage
 from subbyte.reports.size_section import size_section
 from subbyte.schemas import Grid
@@ -367,6 +368,42 @@ def test_a_reader_finds_no_fault(browser: chromium.Browser, shown: Path) -> None
     assert browser.faults(shown) == []
 
 
+def shares(count: int, high: dict[int, float]) -> np.ndarray:
+    """Of `count` codes: some few have almost everything."""
+    heights = np.full(count, 1e-3)
+    heights[list(high)] = list(high.values())
+    return heights / heights.sum()
+
+
+def test_no_text_of_a_plot_lies_over_another(browser: chromium.Browser, tmp_path: Path) -> None:
+    """Whatever is high and wherever it stands; bars of nothing; models of one size; names of any length."""
+    codes, long = np.arange(-128, 128), "functional_1/" * 5 + "dense"
+    heights = [{0: 5, 1: 4}, {0: 5, 255: 4}, {127: 5, 128: 4}, {120: 5, 135: 4}, {60: 5, 90: 4}, {254: 5, 255: 4}]
+    density = np.ones(20) / 256, np.linspace(-128, 128, 21)
+    plots = [figures.codes_and_values(f"p{n}", codes, shares(256, high), "x") for n, high in enumerate(heights)]
+    plots += [
+        figures.codes_and_values("few", np.arange(-1, 2), np.array([0.01, 0.9, 0.09]), "x"),
+        figures.codes_and_values("fine", 1e-7 * codes, shares(256, heights[3]), "x", density),
+        figures.stacked_bars("s", {long: {"a": 9e6, "b": 1}, "b": {"a": 2, "b": 0}, "c": {"a": 0}}, "bytes", "x"),
+        figures.grouped_bars("g", [long, "b"], {"u": [0, 1e6], "v": [3, 0], "w": [1, 1], "z": [2, 9]}, "bytes", "x"),
+        plots_of_detectors.points_with_intervals(
+            "i", {f"{long}{n}": (1e5 + n, 0.03, 0.01, 0.05) for n in range(8)}, "bytes", "misses", "x"
+        ),
+    ]
+    page = tmp_path / "plots.html"
+    sized = "".join(f"<div style='width: 300px'>{plot}</div>" for plot in plots)
+    page.write_text(f"<!doctype html><meta name=viewport content='width=device-width'>{sized}", encoding="utf-8")
+    browser.open(page, chromium.PHONE, "light")
+    assert browser.run("return document.querySelectorAll('text').length") > 100
+    assert browser.run(chromium.TEXTS_OF_PLOTS) == []
+
+
+def test_what_is_written_in_a_plot_keeps_its_decimals() -> None:
+    plot = figures.codes_and_values("p", np.arange(-128, 128), shares(256, {0: 50}), "x")
+    assert ">99.5% at -128<" in plot
+    assert re.search(r">0\.00[0-9]+%<", plot)
+
+
 def test_wide_tables_scroll_in_their_box(browser: chromium.Browser, shown: Path) -> None:
     browser.open(shown, chromium.PHONE, "light")
     boxes = browser.run("return [...document.querySelectorAll('.scroll')].map((b) => [b.scrollWidth, b.clientWidth])")
@@ -400,7 +437,8 @@ def test_faults_are_found(browser: chromium.Browser, tmp_path: Path) -> None:
         "<body style='background: white'><p style='color: #999'>pale</p><div style='width: 2000px'>wide</div>"
         "<img src='http://127.0.0.1:9/x.png'><script>console.error('oh'); nothing()</script>"
         "<svg width=10 height=10></svg><a href='#nowhere'>a</a><i id=a></i><i id=a></i>"
-        "<svg aria-label=x width=200 height=200><path d='M0 0H9'/><text y=20 font-size=3>tiny</text></svg>",
+        "<svg aria-label=x width=200 height=200><path d='M0 0H9'/><text y=20 font-size=3>tiny</text>"
+        "<text y=60>under</text><text y=62 x=9>over</text><text y=90 x=190>outside</text></svg>",
         encoding="utf-8",
     )
     found = "\n".join(browser.faults(bad))
@@ -413,6 +451,8 @@ def test_faults_are_found(browser: chromium.Browser, tmp_path: Path) -> None:
         "plot '' is 10 by 10 pixels with 0 paths",
         "a plot has no label",
         "'tiny' is",
+        "'under' lies over 'over'",
+        "'outside' leaves its plot",
         "id a twice",
         "nothing has the id nowhere",
         "390: light and dark have one background",
