@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from .flatbuffer import TensorType
 from .graph import Graph
 from .integer_ops import IntegerOp, LinearOp
+from .quantize_ops import is_shift
 
 #: Stock ops that hand codes on as they are.
 MOVES = {
@@ -55,7 +56,7 @@ def _behind(graph: Graph, op: IntegerOp, before: Bound) -> Bound:
 def _only_moves(graph: Graph, op: object) -> bool:
     if graph.kind(op) == "QUANTIZE":
         # From float it is the input's rounding, which is Keras's; from other codes it rounds anew.
-        return graph.tensor(int(op.inputs[0])).type == TensorType.FLOAT32  # type: ignore[attr-defined]
+        return graph.tensor(int(op.inputs[0])).type == TensorType.FLOAT32 or is_shift(graph, op)  # type: ignore[attr-defined]
     tensors = [int(tensor) for tensor in (*op.inputs, *op.outputs) if tensor >= 0]  # type: ignore[attr-defined]
     scales = {graph.quantization(tensor) for tensor in tensors} - {None}
     return graph.kind(op) in MOVES and len(scales) <= 1

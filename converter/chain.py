@@ -10,9 +10,9 @@ from subbyte.schemas import PACKED_OPS, Op, PackedLayer
 
 from .errors import ConversionError
 from .flatbuffer import TensorType
-from .from_stock import layer_name
 from .graph import Graph
 from .io_types import set_io
+from .layer_names import layer_name
 
 _DENSE = PACKED_OPS[Op.FULLY_CONNECTED]
 
@@ -41,13 +41,12 @@ def read_chain(tflite: bytes) -> list[ChainedLayer]:
                 "run the .tflite"
             )
     set_io(graph, "int8")
-    ends = {"input": (graph.inputs, "QuantInput"), "output": (graph.outputs, "QuantActivation")}
-    for side, (tensors, quantizer) in ends.items():
+    for side, tensors in (("input", graph.inputs), ("output", graph.outputs)):
         if len(set(tensors)) != 1:
             raise ConversionError(f"a model for firmware has one {side}, and this one has {len(set(tensors))}")
         if graph.quantization(tensors[0]) is None:
             raise ConversionError(
-                f"{side} {graph.name(tensors[0])} is not int8, as firmware needs it: put {quantizer} there"
+                f"{side} {graph.name(tensors[0])} is not int8, as firmware needs it: put a quantizer there"
             )
     layers = []
     tensor = graph.inputs[0]

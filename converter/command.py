@@ -37,7 +37,7 @@ from .files import write_atomically
 from .flatbuffer import IDENTIFIER
 from .graph import Graph
 from .image import image
-from .io_types import IO_TYPES
+from .io_types import IO_TYPES, SAME
 from .logs import silence_native_logs
 from .outputs import check_outputs
 from .preference import PREFERENCES
@@ -53,7 +53,12 @@ flags.DEFINE_enum(
     "format", "tflite", ["tflite", "c", "bin"], "A TFLite model; for firmware its layers in C, or as a binary image."
 )
 flags.DEFINE_enum("target", "packed", list(TARGETS), "How to store the weights.")
-flags.DEFINE_enum("io", None, list(IO_TYPES), "Type of inputs and outputs: float32; for firmware int8.")
+flags.DEFINE_enum(
+    "io",
+    None,
+    [SAME, *IO_TYPES],
+    "Type of inputs and outputs: those of the .tflite; float32 for a Keras model; int8 for firmware.",
+)
 flags.DEFINE_integer("bits", None, "Weights of an int8 .tflite, or of a float .keras with --calibration.", 1, 8)
 flags.DEFINE_string("calibration", None, "An .npz of real inputs: quantize a float .keras without training, to --bits.")
 flags.DEFINE_integer("first_last_bits", None, "With --bits: those of the first and the last layer; 8.", 1, 8)
@@ -123,7 +128,7 @@ def _convert() -> int:
         return 0
     errors = Console(stderr=True)
     with errors.status(f"converting {FLAGS.model}") if errors.is_terminal else nullcontext():
-        io = FLAGS.io or ("float32" if FLAGS.format == "tflite" else "int8")
+        io = FLAGS.io if FLAGS.format == "tflite" else FLAGS.io or "int8"
         calibration = None if FLAGS.calibration is None else read_arrays(Path(FLAGS.calibration))
         prefer = FLAGS.prefer if FLAGS.format == "tflite" and FLAGS.target == "packed" else None
         conversion = Conversion.start(FLAGS.model, io, FLAGS.bits, FLAGS.first_last_bits or 8, calibration, prefer)
@@ -172,7 +177,7 @@ def _is_packed(path: Path) -> bool:
 def _outputs() -> list[Path]:
     """The files to write: none without --output. Raises ConversionError where that cannot be done."""
     form = FLAGS.format
-    if form != "tflite" and (FLAGS.target != "packed" or FLAGS.io == "float32"):
+    if form != "tflite" and (FLAGS.target != "packed" or FLAGS.io in (SAME, "float32", "uint8")):
         raise ConversionError(
             f"--format={form} is packed layers with int8 inputs and outputs: leave out --target and --io"
         )

@@ -15,7 +15,8 @@ from .flatbuffer import TensorType
 from .from_markers import lift_markers
 from .graph import Graph, readable
 from .integer_ops import LinearOp
-from .io_types import check_io, set_io
+from .io_types import SAME, check_io, set_io
+from .layer_names import layer_name
 from .loading import check_loads
 from .notes import Note, lines
 from .preference import check_preference
@@ -76,7 +77,7 @@ class Result:
 def convert(
     model: Any,
     target: str = "packed",
-    io: str = "float32",
+    io: str | None = None,
     bits: int | None = None,
     first_last_bits: int = 8,
     calibration: Any = None,
@@ -86,12 +87,13 @@ def convert(
 
     Args:
         model: a Keras model that has been through stage 2; the path of a `.keras` file, of a SavedModel folder or of an
-            int8 `.tflite`; or the bytes of one.
+            int8 or uint8 `.tflite`; or the bytes of one.
         target: "packed" for the bundled kernel; "int8" for stock ops in 8-bit containers, with the same numbers; "int4"
             for stock 4-bit ops where the weights allow it.
-        io: type of inputs and outputs: "float32", "int8", or "int16" for models with 16-bit activations.
-        bits: 1 to 8. The weights of an int8 `.tflite` are requantized to so many bits; those of a float Keras model are
-            quantized without training, if there is a calibration.
+        io: type of inputs and outputs: "float32"; "int8" or "uint8"; "int16" for models with 16-bit activations; "same"
+            for those that a `.tflite` has. By default a `.tflite` keeps its own, and a Keras model gets "float32".
+        bits: 1 to 8. The weights of an int8 or uint8 `.tflite` are requantized to so many bits; those of a float Keras
+            model are quantized without training, if there is a calibration.
         first_last_bits: with `bits`, those of the first and the last layer.
         calibration: for a float Keras model, real inputs: see `subbyte.keras_layers.quantize_post_training`.
         prefer: which layers of an int8 `.tflite` are packed without `bits`: those that make the file smaller, "bytes",
@@ -125,7 +127,7 @@ class Conversion:
     def start(
         cls,
         model: Any,
-        io: str = "float32",
+        io: str | None = None,
         bits: int | None = None,
         first_last_bits: int = 8,
         calibration: Any = None,
@@ -157,7 +159,9 @@ class Conversion:
         notes += _wide_ends(graph, bits)
         if source.reference is not None:
             notes = [*(_left_notes(source.post_training) if source.post_training else _rounded_notes(graph)), *notes]
-        notes += [*set_io(graph, io), *_other_signatures(graph)]
+        is_keras = source.reference is not None
+        io = _io(io, is_keras)
+        notes += [*lines(set_io(graph, io, is_keras)), *_other_signatures(graph)]
         graph.model.description = b"subbyte"
         graph.free_batch()
         graph.keep_metadata(source.reference is None)
@@ -254,8 +258,13 @@ class Conversion:
             if isinstance(op, LinearOp) or kind in ("QUANTIZE", "DEQUANTIZE", "CAST"):
                 continue
             if any(self.graph.tensor(int(output)).type == TensorType.FLOAT32 for output in op.outputs):
-                notes.append(Note(from_stock.layer_name(self.graph, op), f"runs in float ({kind}){mend}"))
+                notes.append(Note(layer_name(self.graph, op), f"runs in float ({kind}){mend}"))
         return lines(notes)
+
+
+def _io(io: str | None, is_keras: bool) -> str:
+    """The type of the ends that is meant: a Keras model's own are float32."""
+    return (io or SAME) if not is_keras else "float32" if io in (None, SAME) else io
 
 
 def _row(op: LinearOp, size: LayerBytes, weight_bits: int) -> LayerReport:

@@ -39,7 +39,7 @@ DTYPES: dict[int, np.dtype] = {
 }
 
 #: Smallest and largest code of the types that activations are quantized to.
-CODE_RANGES = {TensorType.INT8: (-128, 127), TensorType.INT16: (-32768, 32767)}
+CODE_RANGES = {TensorType.INT8: (-128, 127), TensorType.UINT8: (0, 255), TensorType.INT16: (-32768, 32767)}
 
 #: Lets C code, and delegates that want it, read a packed tensor in place.
 BUFFER_ALIGNMENT = 64

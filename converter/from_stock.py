@@ -1,11 +1,10 @@
-"""From the weighted layers of an int8 `.tflite`, whoever made it, to integer linear ops.
+"""From the weighted layers of an int8 or uint8 `.tflite`, whoever made it, to integer linear ops.
 
 They are packed without loss where their weights take few values, or with fewer bits than they have where asked for.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +16,10 @@ from .errors import ConversionError
 from .flatbuffer import TensorType, schema
 from .graph import Graph
 from .integer_ops import BOUNDS, FUSED, LARGEST_MULTIPLIER, LinearOp, clamp_codes
+from .layer_names import layer_name
 from .packed_target import packed_layer
 from .preference import compare, reason_to_stay
+from .quantize_ops import Int8Twins
 from .requantize import requantize
 
 #: Layers with weights that are not packed.
@@ -47,7 +48,7 @@ def lift_stock(graph: Graph, bits: int | None = None, first_last_bits: int = 8, 
     """Replaces the stock layers of `graph` that pack. Returns a line for each reason to leave some.
 
     Args:
-        graph: any; only int8 layers with constant weights are looked at.
+        graph: any; only int8 and uint8 layers with constant weights are looked at.
         bits: None takes what packs without loss in less than 8 bits. A number requantizes what does not fit it.
         first_last_bits: that number for the first and the last layer that pack. In published models 8 bits there keep
             more answers and cost few bytes: `benchmarks/third_party.py` measures both.
@@ -55,9 +56,10 @@ def lift_stock(graph: Graph, bits: int | None = None, first_last_bits: int = 8, 
     """
     lifted: list[tuple[Any, LinearOp]] = []
     reasons: dict[str, list[Any]] = {}
+    twins = Int8Twins(graph)
     for op in [op for op in graph.operators if graph.kind(op) in (*_READERS, *_OTHER_WEIGHTED)]:
         try:
-            lifted.append((op, _linear_op(graph, op)))
+            lifted.append((op, _linear_op(graph, op, twins)))
         except _StaysStock as reason:
             reasons.setdefault(str(reason), []).append(op)
     for place, (op, linear) in enumerate(lifted):
@@ -66,7 +68,7 @@ def lift_stock(graph: Graph, bits: int | None = None, first_last_bits: int = 8, 
             narrow = _narrow(graph, linear, None if bits is None else width)
             if bits is None and prefer is not None:
                 _check_worth(graph, op, narrow, prefer)
-            graph.replace(op, [narrow])
+            graph.replace(op, twins.connect(op, narrow))
         except _StaysStock as reason:
             reasons.setdefault(str(reason), []).append(op)
     return [_note(graph, ops, reason) for reason, ops in reasons.items()]
@@ -77,20 +79,10 @@ def _note(graph: Graph, ops: list[Any], reason: str) -> str:
     return f"{layer_name(graph, ops[0])} stays a stock {graph.kind(ops[0])}{others}: {reason}"
 
 
-def layer_name(graph: Graph, op: Any) -> str:
-    """What the user calls the op's layer, or else the name of the tensor that it makes."""
-    # TensorFlow's converter joins the names of all that it has fused.
-    path = graph.name(int(op.outputs[0])).partition(";")[0] if len(op.outputs) else ""
-    # A Keras layer is a folder in the path, numbered if it is called again.
-    folders = path.split("/")[::-1]
-    candidates = [*folders, *(re.sub(r"_\d+$", "", folder) for folder in folders)]
-    return next((name for name in candidates if name in graph.layer_names), path) or "an unnamed layer"
-
-
 def _narrow(graph: Graph, linear: LinearOp, bits: int | None) -> LinearOp:
     """The layer in `bits` bits, or as it is where it fits them. Raises _StaysStock where it cannot be packed."""
-    if bits is None and linear.grid.bits == 8:
-        raise _StaysStock("its weights take more than 128 values and need 8 bits")
+    if bits is None and linear.grid.bits >= 8:
+        raise _StaysStock(f"its weights take more than 128 values and need {linear.grid.bits} bits")
     if bits is not None:
         linear = requantize(linear, bits)
     try:
@@ -115,7 +107,7 @@ class _Window:
     """What the kinds of stock layers tell in their own ways.
 
     Attributes:
-        weights: int8 [output_channels, input_features].
+        weights: int32 [output_channels, input_features], what the codes stand for.
         channel_dimension: of the stored weights.
         op, geometry, keep_dims: as in LinearOp.
         activation: fused, of the schema.
@@ -129,22 +121,21 @@ class _Window:
     keep_dims: bool = False
 
 
-def _linear_op(graph: Graph, op: Any) -> LinearOp:
-    """The op in integers. Raises _StaysStock, saying why, where that cannot be."""
+def _linear_op(graph: Graph, op: Any, twins: Int8Twins) -> LinearOp:
+    """The op in integers, between int8 tensors. Raises _StaysStock, saying why, where that cannot be."""
     if graph.kind(op) not in _READERS:
         raise _StaysStock("only fully connected layers and convolutions are packed")
     if len(op.inputs) < 2 or len(op.outputs) != 1 or int(op.inputs[1]) < 0 or op.builtinOptions is None:
         raise _StaysStock("it has no weights or no options")
-    x, kernel, y = int(op.inputs[0]), int(op.inputs[1]), int(op.outputs[0])
+    x, kernel, y = twins.of(int(op.inputs[0])), int(op.inputs[1]), twins.of(int(op.outputs[0]))
     x_parameters, y_parameters = graph.quantization(x), graph.quantization(y)
     int8 = all(graph.tensor(tensor).type == TensorType.INT8 for tensor in (x, y))
     if x_parameters is None or y_parameters is None or not int8:
-        types = ", ".join(_type_name(graph, tensor) for tensor in (x, kernel, y))
-        raise _StaysStock(f"its input, weights and output are {types}: int8 is wanted, with one scale for each tensor")
-    stored = graph.constant(kernel) if graph.tensor(kernel).type == TensorType.INT8 else None
-    if stored is None or not stored.size:
-        raise _StaysStock(f"its weights are {_type_name(graph, kernel)}: constant int8 is wanted")
-    window = _READERS[graph.kind(op)](graph, op, stored)
+        types = ", ".join(_type_name(graph, int(tensor)) for tensor in (*op.inputs[:2], op.outputs[0]))
+        raise _StaysStock(
+            f"its input, weights and output are {types}: int8 or uint8 is wanted, with one scale for each tensor"
+        )
+    window = _READERS[graph.kind(op)](graph, op, _weights(graph, kernel, graph.tensor(int(op.inputs[0])).type))
     function = FUSED.get(window.activation)
     if function not in BOUNDS:
         raise _StaysStock("its activation function is not known")
@@ -158,16 +149,37 @@ def _linear_op(graph: Graph, op: Any) -> LinearOp:
         layer=layer_name(graph, op),
         inputs=[x],
         outputs=[y],
-        weights=window.weights.astype(np.int32),
+        weights=window.weights,
         weight_scale=scale,
         bias=bias.reshape(-1),
-        grid=Grid.smallest(window.weights),
+        grid=_grid(window.weights),
         op=window.op,
         geometry=window.geometry,
         clamp=clamp_codes(*BOUNDS[function], y_parameters),
         keep_dims=window.keep_dims,
         stock=True,
     )
+
+
+def _weights(graph: Graph, kernel: int, codes: int) -> np.ndarray:
+    """int32 weights in their stored shape, codes of this type less their zero point. Raises _StaysStock."""
+    stored = graph.constant(kernel) if graph.tensor(kernel).type == codes else None
+    if stored is None or not stored.size:
+        raise _StaysStock(f"its weights are {_type_name(graph, kernel)}: constant {_TYPE_NAMES[codes]} is wanted")
+    parameters = graph.tensor(kernel).quantization
+    zero_points = np.asarray(() if parameters is None or parameters.zeroPoint is None else parameters.zeroPoint)
+    if not zero_points.any():
+        return stored.astype(np.int32)
+    # The stock kernels know of none in int8, and of one for all channels in uint8.
+    if codes != TensorType.UINT8 or zero_points.size != 1:
+        raise _StaysStock("its weights have a zero point")
+    return stored.astype(np.int32) - int(zero_points[0])
+
+
+def _grid(weights: np.ndarray) -> Grid:
+    """The smallest that holds them: 9 bits, which no format of ours stores, where a zero point takes them off int8."""
+    int8 = np.iinfo(np.int8)
+    return Grid.smallest(weights) if int8.min <= weights.min() and weights.max() <= int8.max else Grid.symmetric(9)
 
 
 def _type_name(graph: Graph, tensor: int) -> str:
@@ -183,8 +195,6 @@ def _channel_scales(parameters: Any, window: _Window, activation_scales: tuple[f
     along_channels = len(parameters.scale) == 1 or parameters.quantizedDimension == window.channel_dimension
     if not all(0 < scale < np.inf for scale in (*activation_scales, *parameters.scale)) or not along_channels:
         raise _StaysStock("its scales are not positive numbers, or not those of channels")
-    if np.any(np.asarray(parameters.zeroPoint)):
-        raise _StaysStock("its weights have a zero point")
     return np.broadcast_to(np.asarray(parameters.scale, np.float32), channels)
 
 

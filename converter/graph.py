@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,9 +41,11 @@ class Graph:
         main: the first subgraph; others are what control flow and further signatures run, and stay as they are.
         associated_files: what stands behind the model in the file as a zip archive: labels, vocabularies.
         layer_names: what the user calls the layers, where that is known.
+        path_ends: how many layers' paths end in the same folders, once `layer_name` has counted them.
     """
 
     layer_names: tuple[str, ...] = ()
+    path_ends: Counter[tuple[str, ...]] | None = None
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -166,7 +169,7 @@ class Graph:
         return tuple(int(size) for size in shape) if shape is not None else ()
 
     def quantization(self, tensor: int) -> tuple[float, int] | None:
-        """(scale, zero point) of an int8 or int16 tensor with one scale, else None."""
+        """(scale, zero point) of an int8, uint8 or int16 tensor with one scale, else None."""
         info = self.tensor(tensor)
         parameters = info.quantization
         if info.type not in CODE_RANGES or parameters is None or parameters.scale is None or len(parameters.scale) != 1:

@@ -2,132 +2,120 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
 from .errors import ConversionError
-from .flatbuffer import TensorType, schema
+from .flatbuffer import TensorType
 from .graph import Graph
+from .notes import Note
+from .quantize_ops import add_twin, dequantize, is_shift, quantize
 
-#: Tensor types that a model may be asked to take and give.
-IO_TYPES = {"float32": TensorType.FLOAT32, "int8": TensorType.INT8, "int16": TensorType.INT16}
+#: Tensor types that a model may be asked to take and give, and the word for those that it has.
+SAME = "same"
+_CODES = {"int8": TensorType.INT8, "uint8": TensorType.UINT8, "int16": TensorType.INT16}
+IO_TYPES = {"float32": TensorType.FLOAT32, **_CODES}
+
+_TYPE_NAMES = {number: name.lower() for name, number in vars(TensorType).items() if isinstance(number, int)}
 
 
-def check_io(io: str) -> None:
-    """Raises ConversionError for an unknown type."""
-    if io not in IO_TYPES:
-        raise ConversionError(f"unknown io type {io!r}: choose {', '.join(IO_TYPES)}")
+def check_io(io: str | None) -> None:
+    """Raises ConversionError for an unknown type; None leaves it to the source."""
+    if io is not None and io not in (SAME, *IO_TYPES):
+        raise ConversionError(f"unknown io type {io!r}: choose {SAME}, {', '.join(IO_TYPES)}")
 
 
-def set_io(graph: Graph, io: str) -> list[str]:
-    """Gives every quantized input and output of `graph` the type `io`. Returns a line for each that keeps its own.
+def set_io(graph: Graph, io: str, is_keras: bool = False) -> list[Note]:
+    """Gives every quantized input and output of `graph` the type `io`. Returns a note for each that keeps its own.
+
+    Args:
+        graph: lifted.
+        io: one of `IO_TYPES`, or `SAME`, which changes nothing.
+        is_keras: the model comes from Keras, whose layers can be named as the mend.
 
     Raises:
-        ConversionError: an input or output has quantized codes of another type than asked for.
+        ConversionError: an input or output has quantized codes of 16 bits and 8 are asked for, or the other way round.
     """
-    for side in ("inputs", "outputs"):
-        for tensor in getattr(graph, side):
-            _drop_shift(graph, tensor, side)
-    floats = io == "float32"
-    change_input, change_output = (_float_input, _float_output) if floats else (_quantized_input, _quantized_output)
-    for tensor in graph.inputs:
-        change_input(graph, tensor)
-    for tensor in graph.outputs:
-        change_output(graph, tensor)
+    if io == SAME:
+        graph.prune()
+        return []
+    names = [graph.name(tensor) for tensor in (*graph.inputs, *graph.outputs)]
+    for tensor in dict.fromkeys(graph.inputs):
+        _wrap_input(graph, _bare_input(graph, tensor, io), io)
+    for tensor in dict.fromkeys(graph.outputs):  # one tensor may be two outputs
+        _wrap_output(graph, _bare_output(graph, tensor, io), io)
+    for tensor, name in zip((*graph.inputs, *graph.outputs), names, strict=True):
+        graph.tensor(tensor).name = name.encode()
     graph.prune()
-    return [] if floats else _kept(graph, io)
+    return [] if io == "float32" else _kept(graph, io, is_keras)
 
 
-def _kept(graph: Graph, io: str) -> list[str]:
-    """A line for each input and output that stays float."""
+def _kept(graph: Graph, io: str, is_keras: bool) -> list[Note]:
+    """A note for each input and output that is not quantized."""
     notes = []
     for side in ("input", "output"):
         for name, tensor in graph.named(f"{side}s").items():
-            if graph.quantization(tensor) is None:
-                reason = (
-                    "it has no one quantizer directly behind it"
-                    if side == "input"
-                    else "put QuantActivation behind what it comes from"
-                )
-                notes.append(f"{side} {name} is not {io}: {reason}")
-            elif graph.tensor(tensor).type != IO_TYPES[io]:
-                codes = next(name for name, number in IO_TYPES.items() if number == graph.tensor(tensor).type)
-                raise ConversionError(f"{side} {name} has {codes} codes, not {io}: choose io {codes} or float32")
+            found = _TYPE_NAMES[graph.tensor(tensor).type]
+            if graph.quantization(tensor) is not None:
+                if found != io:
+                    raise ConversionError(f"{side} {name} has {found} codes, not {io}: choose io {found} or float32")
+                continue
+            if found != "float32":
+                reason = f"it is {found}, which is not quantized"
+            elif side == "input":
+                reason = "it has no one quantizer directly behind it"
+            else:
+                reason = "put QuantActivation behind what it comes from" if is_keras else "what gives it runs in float"
+            notes.append(Note(f"{side} {name}", f"is not {io}: {reason}"))
     return notes
 
 
-def _drop_shift(graph: Graph, tensor: int, side: str) -> None:
-    """Drops the QUANTIZE between an end in uint8, as files for Edge TPUs have them, and the same codes in int8.
-
-    It adds or takes off 128 and nothing else.
-    """
-    if graph.tensor(tensor).type != TensorType.UINT8:
-        return
-    neighbours = graph.consumers(tensor) if side == "inputs" else [graph.producer(tensor)]
-    if len(neighbours) != 1 or neighbours[0] is None or graph.kind(neighbours[0]) != "QUANTIZE":
-        return
-    inner = int((neighbours[0].outputs if side == "inputs" else neighbours[0].inputs)[0])
-    old, new = graph.tensor(tensor).quantization, graph.quantization(inner)
-    if new is None or old is None or new != (float(old.scale[0]), int(old.zeroPoint[0]) - 128):
-        return
-    graph.replace(neighbours[0], [])
-    if side == "inputs":
-        graph.replace_input(tensor, inner)
-    else:
-        graph.replace_output(tensor, inner)
-
-
-def _quantized_input(graph: Graph, tensor: int) -> None:
-    """Drops the QUANTIZE that reads a float input."""
-    readers = graph.consumers(tensor)
-    if len(readers) == 1 and graph.kind(readers[0]) == "QUANTIZE" and tensor not in graph.outputs:
-        quantized = int(readers[0].outputs[0])
+def _bare_input(graph: Graph, tensor: int, io: str) -> int:
+    """The input after the QUANTIZEs that do nothing but change its type are dropped, where nothing else reads it."""
+    while True:
+        readers = graph.consumers(tensor)
+        if len(readers) != 1 or tensor in graph.outputs or graph.kind(readers[0]) != "QUANTIZE":
+            return tensor
+        if not is_shift(graph, readers[0]) and (graph.quantization(tensor) is not None or io == "float32"):
+            return tensor
+        inner = int(readers[0].outputs[0])
         graph.replace(readers[0], [])
-        graph.replace_input(tensor, quantized)
+        graph.replace_input(tensor, inner)
+        tensor = inner
 
 
-def _quantized_output(graph: Graph, tensor: int) -> None:
-    """Drops the DEQUANTIZE that writes a float output."""
-    writer = graph.producer(tensor)
-    if writer is not None and graph.kind(writer) == "DEQUANTIZE" and graph.quantization(int(writer.inputs[0])):
-        graph.replace_output(tensor, int(writer.inputs[0]))
+def _bare_output(graph: Graph, tensor: int, io: str) -> int:
+    """The tensor that ops make the output from which do nothing but change its type."""
+    while True:
+        writer = graph.producer(tensor)
+        if writer is None:
+            return tensor
+        inner = int(writer.inputs[0]) if len(writer.inputs) else -1
+        to_real = io != "float32" and graph.kind(writer) == "DEQUANTIZE" and graph.quantization(inner) is not None
+        if not to_real and not is_shift(graph, writer):
+            return tensor
+        graph.replace_output(tensor, inner)
+        tensor = inner
 
 
-def _float_input(graph: Graph, tensor: int) -> None:
-    """Puts a QUANTIZE behind a quantized input."""
-    if graph.quantization(tensor) is None:
-        return
-    real = graph.add_tensor(f"{graph.name(tensor)}_float", graph.shape(tensor), TensorType.FLOAT32)
-    graph.operators.insert(0, _convert(graph, "QUANTIZE", real, tensor))
-    graph.replace_input(tensor, real)
+def _wrap_input(graph: Graph, tensor: int, io: str) -> None:
+    """Puts a QUANTIZE behind an input whose codes are of another type."""
+    end = _end(graph, tensor, io)
+    if end is not None:
+        graph.operators.insert(0, quantize(graph, end, tensor))
+        graph.replace_input(tensor, end)
 
 
-def _float_output(graph: Graph, tensor: int) -> None:
-    """Puts a DEQUANTIZE before a float output."""
-    if graph.quantization(tensor) is None:
-        return
-    real = graph.add_tensor(f"{graph.name(tensor)}_float", graph.shape(tensor), TensorType.FLOAT32)
-    graph.replace_output(tensor, real)
-    graph.operators.append(_convert(graph, "DEQUANTIZE", tensor, real))
+def _wrap_output(graph: Graph, tensor: int, io: str) -> None:
+    """Puts a DEQUANTIZE or QUANTIZE before an output whose codes are of another type."""
+    end = _end(graph, tensor, io)
+    if end is not None:
+        graph.operators.append((dequantize if io == "float32" else quantize)(graph, tensor, end))
+        graph.replace_output(tensor, end)
 
 
-#: The first version of an op that knows a type of codes.
-_VERSIONS = {
-    ("QUANTIZE", TensorType.INT8): 1,
-    ("QUANTIZE", TensorType.INT16): 2,
-    ("DEQUANTIZE", TensorType.INT8): 2,
-    ("DEQUANTIZE", TensorType.INT16): 3,
-}
-
-
-def _convert(graph: Graph, name: str, source: int, target: int) -> Any:
-    options = f"{name.capitalize()}Options"
-    codes = graph.tensor(source if name == "DEQUANTIZE" else target).type
-    return schema.OperatorT(
-        opcodeIndex=graph.operator_code(name, _VERSIONS[name, codes]),
-        inputs=np.asarray([source], np.int32),
-        outputs=np.asarray([target], np.int32),
-        builtinOptionsType=getattr(schema.BuiltinOptions, options),
-        builtinOptions=getattr(schema, f"{options}T")(),
-    )
+def _end(graph: Graph, tensor: int, io: str) -> int | None:
+    """A new tensor of type `io` for the numbers of `tensor`; None where it stays as it is."""
+    if graph.quantization(tensor) is None or graph.tensor(tensor).type == IO_TYPES[io]:
+        return None
+    if io == "float32":
+        return graph.add_tensor(f"{graph.name(tensor)}_float", graph.shape(tensor), TensorType.FLOAT32)
+    both = {graph.tensor(tensor).type, IO_TYPES[io]}
+    return None if TensorType.INT16 in both else add_twin(graph, tensor)

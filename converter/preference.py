@@ -57,12 +57,12 @@ def compare(graph: Graph, op: Any, layer: LinearOp, prefer: str) -> tuple[Cost, 
     Args:
         graph: has `op`; it is not changed.
         op: a stock op that takes one input that is computed, its first.
-        layer: the same in integers.
+        layer: the same in integers; between int8 tensors where `op` is between uint8 ones.
         prefer: time is measured for "speed" alone.
     """
     files = {
         "stock": _alone(graph, op, lambda part: [copy(op)]),
-        "packed": _alone(graph, op, lambda part: write_packed(part, layer)),
+        "packed": _alone(graph, layer, lambda part: write_packed(part, layer)),
     }
     timings = microseconds(files)[0] if prefer == "speed" else {}
     stock, packed = (Cost(len(file), timings[name].median if name in timings else None) for name, file in files.items())

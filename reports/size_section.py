@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from subbyte.converter import Conversion, Footprint, LayerBytes, LinearOp, Result
-from subbyte.converter.from_stock import layer_name
+from subbyte.converter.layer_names import layer_name
 from subbyte.converter.sizes import float_bytes
 from subbyte.converter.wording import TITLES, total_cells
 

@@ -178,7 +178,7 @@ def test_bad_inputs_to_verify_on_are_one_line(name, run, files, output):
     ("arguments", "message"),
     [
         (["--target=int3"], "--target=int3.*packed"),
-        (["--io=uint8"], "--io=uint8.*float32"),
+        (["--io=uint4"], "--io=uint4.*same.*float32.*uint8"),
         (["--bits=0"], r"--bits=0.*\[1, 8\]"),
         (["--bits=four"], "--bits=four"),
         (["--bits=4", "--first_last_bits=9"], r"--first_last_bits=9.*\[1, 8\]"),

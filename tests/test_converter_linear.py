@@ -237,7 +237,7 @@ def test_stock_layers_between_int16_tensors_are_not_packed():
     model.op(schema.BuiltinOperator.FULLY_CONNECTED, [x, kernel, -1], [y], options, FULLY_CONNECTED_OPTIONS)
     data = model.finish([x], [y])
     for bits in (None, 4):
-        with pytest.raises(ConversionError, match=r"nothing to pack .* int16, int8, int16: int8 is wanted"):
+        with pytest.raises(ConversionError, match=r"nothing to pack .* int16, int8, int16: int8 or uint8 is wanted"):
             convert(data, bits=bits)
 
 

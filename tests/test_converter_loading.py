@@ -30,12 +30,12 @@ def concatenated() -> bytes:
 def test_what_does_not_load_is_refused(target):
     """The interpreter alone sees that the axis of the concatenation is none."""
     graph = Graph.read(concatenated())
-    assert convert(graph.write(), target=target, io="int8").layers
+    assert convert(graph.write(), target=target, io="int8", prefer=None).layers
     concatenation = next(op for op in graph.operators if graph.kind(op) == "CONCATENATION")
     concatenation.builtinOptions.axis = 7
     damaged = graph.write()
     with pytest.raises(RuntimeError):
         Interpreter(model_content=damaged).allocate_tensors()
     with pytest.raises(ConversionError, match="does not load") as refusal:
-        convert(damaged, target=target, io="int8")
+        convert(damaged, target=target, io="int8", prefer=None)
     assert "\n" not in str(refusal.value)

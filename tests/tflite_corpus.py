@@ -78,6 +78,33 @@ def edited(tflite: bytes, change: Callable[[Any], None]) -> bytes:
     return bytes(builder.Output())
 
 
+def in_uint8(tflite: bytes, zero_point: int, few: bool = True) -> bytes:
+    """An int8 file with one scale a tensor as files before 2020 are: activations and weights in uint8.
+
+    The weights get a zero point, and 16 values in steps of 3, which no stock 4-bit op holds, or all 256; what the zero
+    point takes below 0 is cut off.
+    """
+
+    def to_uint8(model: Any) -> None:
+        for tensor in model.subgraphs[0].tensors:
+            if tensor.type != schema.TensorType.INT8:
+                continue
+            tensor.type, quantization = schema.TensorType.UINT8, tensor.quantization
+            buffer = model.buffers[tensor.buffer]
+            if buffer.data is None:
+                quantization.zeroPoint = np.asarray(quantization.zeroPoint) + 128
+                continue
+            weights = np.asarray(buffer.data, np.uint8).view(np.int8).astype(int)
+            if few:
+                weights, quantization.scale = 3 * (weights // 16), np.asarray(quantization.scale) * 16 / 3
+            buffer.data = np.clip(weights + zero_point, 0, 255).astype(np.uint8)
+            if not few:
+                buffer.data[:2] = 0, 255
+            quantization.zeroPoint = np.asarray([zero_point])
+
+    return edited(tflite, to_uint8)
+
+
 def two_layers(x: Any) -> Any:
     return tf.matmul(tf.nn.relu(tf.matmul(x, few_values(16, 12))), few_values(12, 4, seed=1))
 
@@ -109,6 +136,34 @@ def uint8_ends() -> bytes:
 def int16_activations() -> bytes:
     ops = [_OPS.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8]
     return convert(two_layers, (1, 16), ops=ops, inference_input_type=tf.int16, inference_output_type=tf.int16)
+
+
+def every_kind_of_layer() -> bytes:
+    """In int8, with stock ops between the layers."""
+
+    def net(x: Any) -> Any:
+        y = tf.nn.relu6(tf.nn.conv2d(x, many_values(3, 3, 3, 8), 2, "SAME") + many_values(8))
+        y = tf.nn.depthwise_conv2d(tf.nn.avg_pool2d(y, 2, 1, "VALID"), many_values(3, 3, 8, 1), (1, 1, 1, 1), "VALID")
+        both = tf.concat([y, tf.nn.conv2d(y, many_values(1, 1, 8, 8), 1, "VALID")], 3)
+        return tf.nn.softmax(0.1 * tf.matmul(tf.reshape(both, (1, -1)), many_values(64, 4)))
+
+    return convert(net, (1, 10, 10, 3), _experimental_disable_per_channel=True)
+
+
+@form
+def uint8() -> bytes:
+    return in_uint8(every_kind_of_layer(), zero_point=128)
+
+
+@form
+def uint8_off_centre() -> bytes:
+    """Weights of few values, with a zero point far from the middle."""
+    return in_uint8(every_kind_of_layer(), zero_point=201)
+
+
+@form
+def uint8_of_all_values() -> bytes:
+    return in_uint8(every_kind_of_layer(), zero_point=121, few=False)
 
 
 @form
