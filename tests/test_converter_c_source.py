@@ -155,7 +155,7 @@ REFUSED = {
     damaged: "short is damaged",
     other_scale: "packed for another input or output",
     sixteen_bits: "wide has 16-bit activations, and a model for firmware has 8-bit ones",
-    float_input: "input features is not int8.*QuantInput",
+    float_input: "input features is not int8.*a quantizer",
 }
 
 
