@@ -233,7 +233,7 @@ class Conversion:
 
     def tflite(self, target: str, expose: Sequence[int] = ()) -> bytes:
         """The file alone; the tensors to `expose` become its outputs, in the place of its own."""
-        graph = copy.deepcopy(self.graph)
+        graph = self.graph.copy()
         if expose:
             graph.main.outputs = list(expose)
             graph.model.signatureDefs = None

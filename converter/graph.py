@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import zipfile
 from collections import Counter
@@ -89,6 +90,13 @@ class Graph:
                 self.constant(tensor)
         for entry in self.model.metadata or ():
             self.model.buffers[entry.buffer].data  # noqa: B018  the look is the point
+
+    def copy(self) -> Graph:
+        """A graph to edit on its own; constants and weights, which no edit writes into, are shared with this one."""
+        held = [buffer.data for buffer in self.model.buffers]
+        held += [value for op in self.operators for value in vars(op).values()]
+        shared = {id(value): value for value in held if isinstance(value, np.ndarray) and value.nbytes > 1024}
+        return copy.deepcopy(self, shared)
 
     @property
     def is_packed(self) -> bool:

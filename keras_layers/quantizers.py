@@ -15,7 +15,6 @@ The weights are those of a `subbyte.schemas.Grid`, which fit a TFLite int8 kerne
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from subbyte.schemas import Grid
 from . import numerics, regularizers
 
 #: Parts of a kernel's range among which `Quantizer.fit` looks for the best one.
-_SPANS = np.concatenate([np.arange(0.10, 0.5, 0.02), np.arange(0.5, 0.95, 0.01), np.arange(0.95, 1.001, 0.0025)])
+SPANS = np.concatenate([np.arange(0.10, 0.5, 0.02), np.arange(0.5, 0.95, 0.01), np.arange(0.95, 1.001, 0.0025)])
 
 #: The grids by the names that quantizers know them by.
 GRIDS = {"symmetric": Grid.symmetric, "bin_centre": Grid.bin_centre}
@@ -115,31 +114,48 @@ class Quantizer:
             (latent, gain): float32 [..., channels] and [channels], with kernel ~ gain * step(latent) * weights(latent).
         """
         flat = np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1])
-        best_error = np.full(flat.shape[1], np.inf)
-        best_span, gain = np.ones(flat.shape[1]), np.ones(flat.shape[1])
-        for span, values in self._in_spans(flat):
-            energy = (values**2).sum(axis=0)
-            slope = np.where(energy > 0, (flat * values).sum(axis=0) / np.where(energy > 0, energy, 1), 1.0)
-            error = ((flat - slope * values) ** 2).sum(axis=0)
-            better = (
-                error < best_error if self.per_channel else np.full_like(error, error.sum() < best_error.sum(), bool)
-            )
-            best_error, best_span = np.where(better, error, best_error), np.where(better, span, best_span)
-            gain = np.where(better, slope, gain)
-        latent = self.latent_of(flat, best_span).astype(np.float32)
+        # A few channels at a time stay in the cache; one grid for all of them needs all at once.
+        parts = min(-(-flat.size // 2**15), flat.shape[1]) if self.per_channel else 1
+        errors = np.concatenate([self._span_errors(part) for part in np.array_split(flat, parts, axis=1)], axis=1)
+        if not self.per_channel:
+            errors = errors.sum(axis=1, keepdims=True) + np.zeros_like(errors)
+        # Spans that give the same weights are equally good: the widest of them changes the latent kernel least.
+        best = (errors <= errors.min(axis=0) + 1e-13 * (flat**2).sum(axis=0))[::-1].argmax(axis=0)
+        latent = self.latent_of(flat, SPANS[::-1][best]).astype(np.float32)
+        wide = tf.constant(latent, tf.float64)
+        values = self.weights(wide).numpy() * self.step(wide).numpy()
+        energy = (values**2).sum(axis=0)
+        gain = np.where(energy > 0, (flat * values).sum(axis=0) / np.where(energy > 0, energy, 1), 1.0)
         return latent.reshape(kernel.shape), gain.astype(np.float32)
 
-    def _in_spans(self, flat: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
-        """Each span, and what the quantized kernel stands for in it: [weights, channels] as `flat`.
+    @property
+    def reach(self) -> float:
+        """The real weight, before it is rounded, at the end of the range that `latent_of` keeps."""
+        raise NotImplementedError
 
-        Of a small kernel many spans are computed at once, side by side as if they were channels.
+    def _span_errors(self, flat: np.ndarray) -> np.ndarray:
+        """The squared error [spans, channels] of float weights [weights, channels], each with its best gain.
+
+        With the gain <x, w> / <w, w> of weights w, what is left of x is <x, x> - <x, w>^2 / <w, w>.
         """
-        at_once = 2**18 // flat.size if self.per_channel and flat.shape[1] > 1 else 1
-        for spans in np.array_split(_SPANS, -(-len(_SPANS) // max(at_once, 1))):
-            latent = np.concatenate([self.latent_of(flat, float(span)) for span in spans], axis=1)
-            wide = tf.constant(latent.astype(np.float32), tf.float64)
-            values = self.weights(wide).numpy() * self.step(wide).numpy()
-            yield from zip(spans, np.split(values, len(spans), axis=1), strict=True)
+        rows = np.ascontiguousarray(flat.T)
+        largest = np.abs(rows).max(axis=1 if self.per_channel else None, keepdims=True)
+        steps = rows * (self.reach / self.grid.step / np.maximum(largest, 2.0**-40))
+        middle = self.grid.offset % self.grid.step / self.grid.step
+        top = self.largest_weight / self.grid.step
+        energy = np.einsum("ij,ij->i", rows, rows)
+        weights, errors = np.empty_like(steps), np.empty((len(SPANS), len(rows)))
+        for span, error in zip(SPANS, errors, strict=True):
+            np.divide(steps, span, out=weights)
+            if middle:
+                weights -= middle
+            np.rint(weights, out=weights)
+            np.clip(weights, -top - middle, top - middle, out=weights)
+            if middle:
+                weights += middle
+            shared, own = np.einsum("ij,ij->i", rows, weights), np.einsum("ij,ij->i", weights, weights)
+            error[:] = energy - shared**2 / np.maximum(own, 2.0**-80)
+        return errors
 
     def get_config(self) -> dict[str, Any]:
         return {"bits": self.bits, "grid": self.grid_name}
@@ -178,24 +194,24 @@ class Tanh(Quantizer):
         return regularizers.TargetDistribution(sigma=self.sigma)
 
     @property
-    def _per_unit(self) -> float:
-        """Weights, in units of 1, between tanh of 0 and of infinity, the outer half bin included."""
+    def reach(self) -> float:
+        # tanh of infinity: the end of the outer bin.
         return self.largest_weight + self.grid.step / 2
 
     def real_weights(self, latent: tf.Tensor) -> tf.Tensor:
-        return self._per_unit * tf.tanh(latent)
+        return self.reach * tf.tanh(latent)
 
     def round_weights(self, real: tf.Tensor) -> tf.Tensor:
         # tanh ends where the last bins end: nothing saturates, and the gradient needs no mask over the kernel.
         return numerics.straight_through(self._nearest)(real)
 
     def step(self, latent: tf.Tensor) -> tf.Tensor:
-        return tf.constant(1 / self._per_unit, latent.dtype)
+        return tf.constant(1 / self.reach, latent.dtype)
 
     def latent_of(self, kernel: np.ndarray, span: float | np.ndarray) -> np.ndarray:
         largest = np.maximum(np.abs(kernel).max(axis=0), 2.0**-40)
         # The ends of the range are those of the outer bins, where tanh is 1 and the latent weight infinite.
-        half_bin = 0.5 / self._per_unit
+        half_bin = 0.5 / self.reach
         return np.arctanh(np.clip(kernel / (span * largest), half_bin - 1, 1 - half_bin))
 
     def initial_gain(self, fan_in: int) -> float:
@@ -241,6 +257,10 @@ class Linear(Quantizer):
     def _per_range(self) -> float:
         # Without a zero the weights stand in the middle of their bins: the range ends half a bin beyond the largest.
         return self.largest_weight + (0.0 if self.grid.has_zero else self.grid.step / 2)
+
+    @property
+    def reach(self) -> float:
+        return self._per_range / self.clip
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "clip": self.clip, "per_channel": self.per_channel}

@@ -16,7 +16,7 @@ from subbyte.converter.conversion import Conversion
 from subbyte.converter.graph import Graph
 from subbyte.converter.verification import verify
 from subbyte.keras_layers.calibration import best_range
-from subbyte.keras_layers.quantizers import Linear, Tanh
+from subbyte.keras_layers.quantizers import SPANS, Linear, Tanh
 
 keras, layers = tf.keras, tf.keras.layers
 NAMES = list(float_nets.FLOAT_NETS)
@@ -133,6 +133,27 @@ def test_fit_is_near_the_least_squares_optimum(quantizer):
         assert error[channel] <= best * 1.1
     if quantizer.bits == 1:
         np.testing.assert_allclose(step, np.abs(kernel).mean(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "quantizer", [Linear(1), Linear(4, clip=0.9), Linear(2, "bin_centre"), Linear(3, per_channel=False), Tanh(4)]
+)
+def test_fit_takes_the_best_part_of_the_range(quantizer):
+    """Against the quantizer itself on every part of the range, which knows no formula; of equal parts the widest."""
+    kernel = np.random.default_rng(1).normal(size=(50, 6)).astype(np.float32)
+
+    def error(latent):
+        wide = tf.constant(latent.astype(np.float32), tf.float64)
+        values = quantizer.weights(wide).numpy() * quantizer.step(wide).numpy()
+        gain = (kernel * values).sum(axis=0) / (values**2).sum(axis=0)
+        errors = ((kernel - gain * values) ** 2).sum(axis=0)
+        return errors if quantizer.per_channel else errors.sum(keepdims=True)
+
+    latent, _ = quantizer.fit(kernel)
+    spans = {span: error(quantizer.latent_of(kernel, span)) for span in SPANS}
+    np.testing.assert_allclose(error(latent), np.min(list(spans.values()), axis=0), rtol=1e-9)
+    if quantizer.bits == 1:
+        np.testing.assert_array_equal(latent, kernel)
 
 
 @pytest.mark.parametrize("signed", [True, False])
