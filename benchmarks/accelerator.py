@@ -35,7 +35,7 @@ from subbyte.converter import Graph
 from subbyte.keras_layers import quantizers
 from subbyte.keyword_spotting.data import Dataset
 from subbyte.keyword_spotting.models import CONVOLUTIONAL
-from subbyte.keyword_spotting.train import Recipe, train
+from subbyte.keyword_spotting.train import TrainingRecipe, train
 
 from .accuracy import code_digest
 from .conv_networks import Draft
@@ -48,8 +48,8 @@ CONFIGURATION = "Arm/vela.ini"  # that Vela brings
 KB = 1024
 
 #: Enough for the weights to take their distribution, which is all that the compiler sees.
-SHORT = Recipe(windows=16_384, updates=256)
-FULL = Recipe()
+SHORT = TrainingRecipe(windows=16_384, updates=256)
+FULL = TrainingRecipe()
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Case:
     model: str
     bits: int | None = None
     quantizer: str | None = None
-    recipe: Recipe = SHORT
+    recipe: TrainingRecipe = SHORT
     paper: int | None = None
 
 

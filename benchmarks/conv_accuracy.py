@@ -28,7 +28,7 @@ from subbyte.keyword_spotting.demo import stock_tflite
 from subbyte.keyword_spotting.evaluate import interpreter_logits
 from subbyte.keyword_spotting.features import Normalization
 from subbyte.keyword_spotting.metrics import keyword_accuracy, moving_average
-from subbyte.keyword_spotting.train import Recipe, train
+from subbyte.keyword_spotting.train import TrainingRecipe, train
 from subbyte.reports import arena_bytes
 
 from .accuracy import METRICS, code_digest, kept, metric_cells, percent
@@ -61,7 +61,7 @@ FORMS = (Form(None), *(Form(bits) for bits in WIDTHS), *(Form(bits, trained=Fals
 class Maker:
     """Trains the float model of one network and seed when it is first needed, and makes the others from it."""
 
-    def __init__(self, name: str, dataset: Dataset, seed: int, recipe: Recipe, folder: Path) -> None:
+    def __init__(self, name: str, dataset: Dataset, seed: int, recipe: TrainingRecipe, folder: Path) -> None:
         self.name, self.dataset, self.seed, self.recipe, self.folder = name, dataset, seed, recipe, folder
 
     @functools.cached_property
@@ -127,7 +127,7 @@ def main() -> None:
     for name in flags.models:
         windows, updates = TRAINING[name]
         # Its figures are of clips alone, for which smoothed labels and fewer windows without words are better.
-        recipe = Recipe(
+        recipe = TrainingRecipe(
             windows=windows,
             updates=updates,
             batch_size=512,

@@ -27,14 +27,14 @@ from subbyte.keyword_spotting.data import SPEEDS, Dataset, Split
 from subbyte.keyword_spotting.evaluate import keras_logits
 from subbyte.keyword_spotting.intervals import bootstrap
 from subbyte.keyword_spotting.metrics import keyword_accuracy, log_posteriors, miss_rate, moving_average
-from subbyte.keyword_spotting.train import Recipe, train
+from subbyte.keyword_spotting.train import TrainingRecipe, train
 
 from .accuracy import kept, percent
 from .paper.training import data_digest
 from .tables import markdown_table
 
 #: Of every candidate, whatever the defaults have become.
-SHORT = Recipe(updates=900, label_smoothing=0.1, augmentation=Augmentation(background=0.15))
+SHORT = TrainingRecipe(updates=900, label_smoothing=0.1, augmentation=Augmentation(background=0.15))
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Candidate:
     """One row: a float model of `models.CONVOLUTIONAL` and how it is trained."""
 
     model: str
-    recipe: Recipe = SHORT
+    recipe: TrainingRecipe = SHORT
 
 
-def _short(dropout: float = SHORT.dropout, **augmentation: Any) -> Recipe:
+def _short(dropout: float = SHORT.dropout, **augmentation: Any) -> TrainingRecipe:
     return replace(SHORT, dropout=dropout, augmentation=replace(SHORT.augmentation, **augmentation))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from subbyte.command_line import guard
 
 from .models import NAMES
-from .train import Recipe, recipe_for, train
+from .train import TrainingRecipe, recipe_for, train
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     add = commands.add_parser("demo", parents=[everywhere], help="train, pack, check and compare float and 4 bits")
     add.add_argument("--output_dir", default="build/demo")
     add.add_argument("--seed", type=int, default=0)
-    add.add_argument("--updates", type=int, default=Recipe.updates, help="of stage 1; default: %(default)s")
+    add.add_argument("--updates", type=int, default=TrainingRecipe.updates, help="of stage 1; default: %(default)s")
 
     add = commands.add_parser("listen", help="tell the keywords in a recording or before a microphone")
     add.add_argument("--model", required=True, help="a .tflite file")

@@ -21,7 +21,7 @@ from .data import Dataset, Split
 from .evaluate import Report, interpreter_logits, interpreter_outputs, keras_logits, quantize, report
 from .intervals import Interval
 from .metrics import moving_average
-from .train import Recipe, Trained, train
+from .train import Trained, TrainingRecipe, train
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def demo(
     output_dir: str | Path = "build/demo",
     data_dir: str | Path | None = None,
     seed: int = 0,
-    updates: int = Recipe.updates,
+    updates: int = TrainingRecipe.updates,
 ) -> list[Line]:
     """Runs the demonstration; writes kws.keras, kws.tflite, kws_int8.tflite, float.keras, float.tflite and their .npz.
 
@@ -74,7 +74,7 @@ def demo(
     console.print(f"Data: {dataset.source}")
     trained = []
     for name, what in (("M0", "float"), ("M4", "4-bit weights in two stages")):
-        trained.append(train(name, dataset, seed, Recipe(updates=updates), progress=True))
+        trained.append(train(name, dataset, seed, TrainingRecipe(updates=updates), progress=True))
         console.print(f"Trained {name}, {what}, in {trained[-1].seconds:.0f} s")
     lines = compare(trained[0], trained[1], dataset.test, folder)
     console.print(table(lines, dataset.source))

@@ -43,7 +43,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Detection:
+class DetectionRates:
     """What one model reaches on a split; the differences are to the first model, and None of that itself.
 
     Attributes:
@@ -61,7 +61,7 @@ class Detection:
 
 
 @dataclass(frozen=True)
-class Line:
+class Entry:
     """All that the page says of one model; `timing` is None where the interpreter refuses it."""
 
     name: str
@@ -112,7 +112,7 @@ def _float_tflite(path: Path) -> bytes:
     return float_tflite(model)
 
 
-def detections(models: Sequence[Model], split: Split) -> list[Detection]:
+def detections(models: Sequence[Model], split: Split) -> list[DetectionRates]:
     """Of each model on `split`, with 95 % intervals over speakers; each draw takes the same speakers for all models."""
     accuracy = functools.partial(bootstrap, keyword_accuracy, labels=split.labels, speakers=split.speakers)
     counts = [count_trials(model.logits, split.labels, split.speakers) for model in models]
@@ -120,7 +120,7 @@ def detections(models: Sequence[Model], split: Split) -> list[Detection]:
     for model, counted in zip(models, counts, strict=True):
         is_first = model is models[0]
         found.append(
-            Detection(
+            DetectionRates(
                 accuracy(logits=model.logits),
                 tuple(interval(functools.partial(misses_at, alarms=rate), counted) for rate in FALSE_ALARMS),
                 det_curve(counted, list(CURVE)),
@@ -145,8 +145,8 @@ def report_page(models: Sequence[Model], split: Split, title: str, source: str) 
         source: what the recordings are.
     """
     timings, refused = reports.microseconds({model.name: model.tflite for model in models})
-    lines = [
-        Line(
+    entries = [
+        Entry(
             model.name,
             Footprint.of(model.tflite),
             reports.arena_bytes(model.tflite),
@@ -155,7 +155,7 @@ def report_page(models: Sequence[Model], split: Split, title: str, source: str) 
         )
         for model, detection in zip(models, detections(models, split), strict=True)
     ]
-    first = lines[0]
+    first = entries[0]
     lead = (
         f"{len(split.labels)} clips of {len(np.unique(split.speakers))} speaker groups, of {source}. Everything is "
         f"compared with {first.name}. Intervals are 95 % over speaker groups; those of differences are paired."
@@ -166,50 +166,50 @@ def report_page(models: Sequence[Model], split: Split, title: str, source: str) 
         speed_rows(timings, refused, first.name),
     )
     sections = [
-        Section("summary", "What each costs and saves", [], [_summary(lines), _bytes_plot(lines)]),
-        _detection(lines),
-        _size(lines),
+        Section("summary", "What each costs and saves", [], [_summary(entries), _bytes_plot(entries)]),
+        _detection(entries),
+        _size(entries),
         Section("speed", "Speed", [f"{reports.machine()}."], [speed]),
     ]
-    return Page(title, lead, _highlights(lines), sections).html()
+    return Page(title, lead, _highlights(entries), sections).html()
 
 
-def _highlights(lines: Sequence[Line]) -> list[tuple[str, str, str]]:
-    first = lines[0]
-    smallest = min(lines, key=lambda line: line.footprint.file)
-    best = max(lines, key=lambda line: line.detection.accuracy.value)
+def _highlights(entries: Sequence[Entry]) -> list[tuple[str, str, str]]:
+    first = entries[0]
+    smallest = min(entries, key=lambda entry: entry.footprint.file)
+    best = max(entries, key=lambda entry: entry.detection.accuracy.value)
     found = [
-        ("models", str(len(lines)), f"compared with {first.name}"),
+        ("models", str(len(entries)), f"compared with {first.name}"),
         ("smallest", f"{smallest.footprint.file:,} bytes", f"{smallest.name}, {_share(smallest, first)}"),
         ("highest accuracy", f"{best.detection.accuracy.value:.1%}", f"{best.name}, {_ends(best.detection.accuracy)}"),
     ]
-    timed = [(line.timing.median, line.name) for line in lines if line.timing is not None]
+    timed = [(entry.timing.median, entry.name) for entry in entries if entry.timing is not None]
     if timed:
         seconds, name = min(timed)
         found.append(("fastest", f"{1e6 * seconds:.1f} µs", f"{name}, this machine"))
     return found
 
 
-def _share(line: Line, of: Line) -> str:
-    return f"{line.footprint.file / of.footprint.file:.1%} of {of.name}"
+def _share(entry: Entry, of: Entry) -> str:
+    return f"{entry.footprint.file / of.footprint.file:.1%} of {of.name}"
 
 
-def _summary(lines: Sequence[Line]) -> Table:
-    first = lines[0]
+def _summary(entries: Sequence[Entry]) -> Table:
+    first = entries[0]
     rows = []
-    for line in lines:
-        found, more = line.detection, line.detection.more_misses
+    for entry in entries:
+        found, more = entry.detection, entry.detection.more_misses
         rows.append(
             (
-                line.name,
-                line.bits,
-                f"{line.footprint.file:,}",
-                f"{line.footprint.file / first.footprint.file:.1%}",
-                f"{line.arena:,}",
-                NOTHING if line.timing is None else f"{1e6 * line.timing.median:,.1f}",
+                entry.name,
+                entry.bits,
+                f"{entry.footprint.file:,}",
+                f"{entry.footprint.file / first.footprint.file:.1%}",
+                f"{entry.arena:,}",
+                NOTHING if entry.timing is None else f"{1e6 * entry.timing.median:,.1f}",
                 NOTHING
-                if line.timing is None or first.timing is None
-                else f"{line.timing.median / first.timing.median:.1%}",
+                if entry.timing is None or first.timing is None
+                else f"{entry.timing.median / first.timing.median:.1%}",
                 f"{found.accuracy.value:.1%}",
                 NOTHING if found.more_accuracy is None else f"{100 * found.more_accuracy.value:+.1f}",
                 *(
@@ -233,33 +233,33 @@ def _summary(lines: Sequence[Line]) -> Table:
     return Table(caption, columns, rows)
 
 
-def _bytes_plot(lines: Sequence[Line]) -> Plot:
+def _bytes_plot(entries: Sequence[Entry]) -> Plot:
     points = {}
-    for line in lines:
-        misses = line.detection.misses[0]
-        points[line.name] = (line.footprint.file, misses.value, misses.low, misses.high)
+    for entry in entries:
+        misses = entry.detection.misses[0]
+        points[entry.name] = (entry.footprint.file, misses.value, misses.low, misses.high)
     label = f"Misses at {FALSE_ALARMS[0]:.0%} false alarms over the bytes of the file"
     plot = plots.points_with_intervals("bytes", points, "file, bytes", "misses", label)
     return Plot(plot, f"{label}, with 95 % intervals")
 
 
-def _detection(lines: Sequence[Line]) -> Section:
+def _detection(entries: Sequence[Entry]) -> Section:
     rows = []
-    for line in lines:
-        found = line.detection
+    for entry in entries:
+        found = entry.detection
         more = found.more_misses or (None,) * len(FALSE_ALARMS)
         cells = [_with_ends(found.accuracy), _points(found.more_accuracy)]
         for misses, difference in zip(found.misses, more, strict=True):
             cells += [_with_ends(misses), _points(difference)]
-        rows.append((line.name, *cells))
+        rows.append((entry.name, *cells))
     columns = ["model", "keyword accuracy", "points"]
     for rate in FALSE_ALARMS:
         columns += [f"misses at {100 * rate:g} % false alarms", "points"]
     caption = "Detection with 95 % intervals; points: the difference to the first in percentage points, paired"
     curves = {}
-    for line in lines:
-        curve = line.detection.curve
-        curves[line.name] = (
+    for entry in entries:
+        curve = entry.detection.curve
+        curves[entry.name] = (
             CURVE,
             [point.value for point in curve],
             [point.low for point in curve],
@@ -290,19 +290,19 @@ def _points(difference: Interval | None) -> str:
     return f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
 
 
-def _size(lines: Sequence[Line]) -> Section:
+def _size(entries: Sequence[Entry]) -> Section:
     rows = []
-    for line in lines:
-        size = line.footprint
-        counts = (size.weights, size.records, size.rest, size.everything_else, size.file, line.arena)
-        rows.append((line.name, line.bits, *(f"{value:,}" for value in counts)))
+    for entry in entries:
+        size = entry.footprint
+        counts = (size.weights, size.records, size.rest, size.everything_else, size.file, entry.arena)
+        rows.append((entry.name, entry.bits, *(f"{value:,}" for value in counts)))
     columns = ("model", "bits", "weights", "records", "padding", "everything else", "file", "arena")
     caption = (
         "Bytes of each file by what they are for, and the arena: memory for activations, the packed kernels' scratch "
         "memory included; stock files without XNNPACK, which keeps its own"
     )
     bars = figures.stacked_bars(
-        "files", {line.name: footprint_parts(line.footprint) for line in lines}, "bytes", "Bytes of each file"
+        "files", {entry.name: footprint_parts(entry.footprint) for entry in entries}, "bytes", "Bytes of each file"
     )
     sentences = [
         "Weights: with what fills the last blocks of packed planes. Records: what each channel has besides, "
@@ -310,14 +310,14 @@ def _size(lines: Sequence[Line]) -> Section:
         "aligns their parts. Everything else: the graph, its tensors and names. convert-to-tflite --report shows one "
         "model in more detail: its codes, ranges, and every target.",
     ]
-    layers = [_layers(line) for line in lines]
+    layers = [_layers(entry) for entry in entries]
     return Section(
         "size", "Size", sentences, [Table(caption, columns, rows), Plot(bars, "Bytes of each file"), *layers]
     )
 
 
-def _layers(line: Line) -> Table:
-    size = line.footprint
+def _layers(entry: Entry) -> Table:
+    size = entry.footprint
     rows = [
         (
             layer.layer,
@@ -340,4 +340,4 @@ def _layers(line: Line) -> Table:
         ),
     ]
     columns = ("layer", "bits", "weights", "records", "padding", "total", "share", "float32, computed")
-    return Table(f"{line.name}: bytes of each layer", columns, rows, sums)
+    return Table(f"{entry.name}: bytes of each layer", columns, rows, sums)

@@ -39,7 +39,7 @@ _LEG = 200  # updates between two savings of the state
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """Everything that training depends on besides the model and the data; chosen on the dev split.
 
     Attributes:
@@ -83,16 +83,16 @@ class Recipe:
 
 #: For tc_resnet_wide: masked runs as long as half a window, and voices and tempos far from those recorded. Chosen on
 #: speakers held out of the training split, see docs/recipe.md.
-RECOMMENDED = Recipe(
+RECOMMENDED = TrainingRecipe(
     windows=65_536,
     updates=2_000,
     augmentation=Augmentation(tempo=1.5, tract=3.0, frames_masked=13, bands_masked=12),
 )
 
 
-def recipe_for(name: str | Architecture) -> Recipe:
+def recipe_for(name: str | Architecture) -> TrainingRecipe:
     """The recipe that `train` uses for a model when it is given none."""
-    return RECOMMENDED if name == "tc_resnet_wide" else Recipe()
+    return RECOMMENDED if name == "tc_resnet_wide" else TrainingRecipe()
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def train(
     name: str | Architecture,
     dataset: Dataset,
     seed: int = 0,
-    recipe: Recipe | None = None,
+    recipe: TrainingRecipe | None = None,
     quantizer: Callable[..., Any] | None = None,
     bits: int | None = None,
     progress: bool = False,
@@ -193,7 +193,7 @@ def second_stage_updates(first: int, share: float) -> int:
 class _Training:
     """What all the runs of one training share: windows [n, INPUTS], targets [n, classes], and where the state goes."""
 
-    recipe: Recipe
+    recipe: TrainingRecipe
     inputs: tf.Tensor
     targets: tf.Tensor
     seed: int

@@ -15,9 +15,9 @@ from subbyte import keras_layers as ql
 from subbyte.keyword_spotting import data, models, synthesize
 from subbyte.keyword_spotting.intervals import Interval
 from subbyte.keyword_spotting.metrics import Counts
-from subbyte.keyword_spotting.train import Recipe, train
+from subbyte.keyword_spotting.train import TrainingRecipe, train
 
-TINY = Recipe(windows=512, updates=8, batch_size=64)
+TINY = TrainingRecipe(windows=512, updates=8, batch_size=64)
 SMALL = models.Architecture((8,), (4, 4))
 
 

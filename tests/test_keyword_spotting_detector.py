@@ -110,7 +110,7 @@ def model(dataset: data.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Pa
     from subbyte.converter import convert
 
     folder = tmp_path_factory.mktemp("model")
-    recipe = train.Recipe(windows=2048, updates=176, batch_size=128)
+    recipe = train.TrainingRecipe(windows=2048, updates=176, batch_size=128)
     small = models.Architecture((48,), (4, 4))
     train.train(small, dataset, seed=1, recipe=recipe).save(folder / "kws.keras")
     (folder / "kws.tflite").write_bytes(convert(folder / "kws.keras", target="packed").tflite)

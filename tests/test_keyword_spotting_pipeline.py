@@ -34,7 +34,7 @@ from subbyte.keyword_spotting import (
 )
 
 PHRASES = {"alexa": "alexa", "view_glass": "view glass"}
-QUICK = train.Recipe(windows=2048, updates=176, batch_size=128)
+QUICK = train.TrainingRecipe(windows=2048, updates=176, batch_size=128)
 
 
 @pytest.fixture(scope="session")
@@ -375,9 +375,9 @@ def test_stage_two_is_short() -> None:
     assert train.second_stage_updates(500_000, 0.07) == 35_000  # the paper's
     assert train.second_stage_updates(3, 0.07) == 1
     with pytest.raises(ValueError, match="at least 1, not 0"):
-        train.Recipe(updates=0)
+        train.TrainingRecipe(updates=0)
     with pytest.raises(ValueError, match="one of cosine, drop, constant, not 'linear'"):
-        train.Recipe(schedule="linear")
+        train.TrainingRecipe(schedule="linear")
 
 
 @pytest.mark.once
@@ -401,7 +401,9 @@ def test_a_model_trains_by_its_own_recipe(dataset: data.Dataset, monkeypatch: py
     for name, recipe in (("tc_resnet_wide", None), ("tc_resnet_wide", QUICK), ("tc_resnet", None), ("M4", None)):
         with pytest.raises(KeyboardInterrupt):
             train.train(name, dataset, recipe=recipe, bits=4)
-    recommended, default = ((chosen.windows, chosen.augmentation) for chosen in (train.RECOMMENDED, train.Recipe()))
+    recommended, default = (
+        (chosen.windows, chosen.augmentation) for chosen in (train.RECOMMENDED, train.TrainingRecipe())
+    )
     assert drawn == [recommended, (2048, augment.Augmentation()), default, default]
 
 
@@ -422,10 +424,10 @@ def test_training_learns_and_a_file_gives_the_same_logits(
 def test_an_interrupted_training_goes_on_where_it_stood(
     dataset: data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
 ) -> None:
-    recipe = train.Recipe(windows=512, updates=400, batch_size=16, dropout=0.0)  # legs end at 200, 400 and 428
+    recipe = train.TrainingRecipe(windows=512, updates=400, batch_size=16, dropout=0.0)  # legs end at 200, 400 and 428
     plan = models.Architecture((8,), (4, 4))
 
-    def run(recipe: train.Recipe = recipe) -> train.Trained:
+    def run(recipe: train.TrainingRecipe = recipe) -> train.Trained:
         return train.train(plan, dataset, 2, recipe, state=tmp_path / "state")
 
     whole = train.train(plan, dataset, 2, recipe).model.get_weights()

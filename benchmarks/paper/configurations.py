@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from subbyte.keyword_spotting.models import ARCHITECTURES, Architecture
-from subbyte.keyword_spotting.train import RECOMMENDED, Recipe
+from subbyte.keyword_spotting.train import RECOMMENDED, TrainingRecipe
 
 #: Raise it when a change of the code moves what a training gives: kept models are then trained anew.
 REVISION = 1
 
-FULL = Recipe(updates=1_600)
+FULL = TrainingRecipe(updates=1_600)
 #: The paper's ablations train a fifth as long: 100,000 of 500,000 updates.
 ABLATION = replace(FULL, updates=FULL.updates // 5)
 
@@ -33,7 +33,7 @@ class Configuration:
 
     name: str
     plan: str | Architecture
-    recipe: Recipe = FULL
+    recipe: TrainingRecipe = FULL
     quantizer: str | None = None
     bits: int | None = None
 
