@@ -295,8 +295,8 @@ def bytes_moved(network: Network) -> dict[str, int]:
 
 
 def report(folder: Path) -> str:
+    """The tables, in Markdown: instructions, and where llvm-mca is installed, cycles and what memory bounds."""
     found = executions(folder)
-    formats = list(found["Armv7"])
 
     def instructions(format_name: str) -> list[str]:
         counts = (min(run.instructions for run in found[machine][format_name]) for machine in MACHINES)
@@ -304,23 +304,45 @@ def report(folder: Path) -> str:
 
     parts = [
         f"Instructions a weight, one row through {PAPER.name}, all that a layer does included:",
-        markdown_table(["weights", *MACHINES], map(instructions, formats)),
+        markdown_table(["weights", *MACHINES], map(instructions, found["Armv7"])),
     ]
     try:
         version = re.findall(r"LLVM version ([\d.]+)", run_tool([find_tool("llvm-mca"), "--version"], ""))[0]
     except FileNotFoundError as error:
         return "\n\n".join([*parts, f"No cycles: {error}."])
     cycles = {
-        core: {name: min(run.cycles(core) for run in found[machine_name][name]) for name in formats}
+        core: {name: min(run.cycles(core) for run in found[machine_name][name]) for name in found["Armv7"]}
         for machine_name, machine in MACHINES.items()
         for core in machine.cores
     }
-    slots = {name: min(run.issue_slots() for run in found["Armv7"][name]) for name in formats}
+    slots = {name: min(run.issue_slots() for run in runs) for name, runs in found["Armv7"].items()}
     columns = {"Cortex-A7, slots": slots, **cycles}
+    return "\n\n".join([*parts, *cycle_tables(columns, version), *memory_table(cycles)])
+
+
+def cycle_tables(columns: Mapping[str, Mapping[str, float]], version: str) -> list[str]:
+    """Cycles of an inference, then those of each peer as a multiple; `columns` are cycles by core and format."""
+    formats = list(next(iter(columns.values())))
 
     def times(peer: str) -> Callable[[str], list[str]]:
         return lambda name: [name, *(f"{column[peer] / column[name]:.2f}" for column in columns.values())]
 
+    return [
+        f"Thousands of cycles an inference, by llvm-mca {version}. For Cortex-A7 it has no model: these are issue"
+        " slots, instructions with those on 128-bit registers counted twice.",
+        markdown_table(
+            ["weights", *columns],
+            ([name, *(figure(1e-3 * column[name]) for column in columns.values())] for name in formats),
+        ),
+        "Cycles of float32, as a multiple:",
+        markdown_table(["weights", *columns], map(times("float32"), formats)),
+        "Cycles of int8, as a multiple:",
+        markdown_table(["weights", *columns], map(times("int8"), formats)),
+    ]
+
+
+def memory_table(cycles: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The bytes that an inference moves, and cycles, by core and format, where they have to come from memory."""
     moved, large = bytes_moved(PAPER), bytes_moved(LARGE)
     scale = LARGE.weights / PAPER.weights
 
@@ -328,26 +350,13 @@ def report(folder: Path) -> str:
         bound = (max(cycles[core][name] * scale, large[name] / BANDWIDTHS[core]) for core in BANDWIDTHS)
         return [name, f"{moved[name]:,}", f"{large[name]:,}", *(f"{1e-6 * value:.2f}" for value in bound)]
 
-    return "\n\n".join(
-        [
-            *parts,
-            f"Thousands of cycles an inference, by llvm-mca {version}. For Cortex-A7 it has no model: these are issue"
-            " slots, instructions with those on 128-bit registers counted twice.",
-            markdown_table(
-                ["weights", *columns],
-                ([name, *(figure(1e-3 * column[name]) for column in columns.values())] for name in formats),
-            ),
-            "Cycles of float32, as a multiple:",
-            markdown_table(["weights", *columns], map(times("float32"), formats)),
-            "Cycles of int8, as a multiple:",
-            markdown_table(["weights", *columns], map(times("int8"), formats)),
-            f"Bytes that an inference moves, and millions of cycles of {LARGE.name}, which no cache of 512 KB holds at"
-            " any width. A model: the longer of the cycles above, scaled to its weights, and its bytes over "
-            + ", ".join(f"{value} ({core})" for core, value in BANDWIDTHS.items())
-            + " bytes a cycle, which are assumed.",
-            markdown_table(["weights", PAPER.name, LARGE.name, *BANDWIDTHS], map(beyond_cache, moved)),
-        ]
-    )
+    return [
+        f"Bytes that an inference moves, and millions of cycles of {LARGE.name}, which no cache of 512 KB holds at"
+        " any width. A model: the longer of the cycles above, scaled to its weights, and its bytes over "
+        + ", ".join(f"{value} ({core})" for core, value in BANDWIDTHS.items())
+        + " bytes a cycle, which are assumed.",
+        markdown_table(["weights", PAPER.name, LARGE.name, *BANDWIDTHS], map(beyond_cache, moved)),
+    ]
 
 
 def main() -> None:

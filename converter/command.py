@@ -119,19 +119,12 @@ def _convert() -> int:
     _check_outputs(outputs, report)
     console = make_console(markup=False, emoji=False)
     if FLAGS.format != "tflite" and _is_packed(Path(FLAGS.model)):
-        if FLAGS.verify is not None or FLAGS.json or report is not None:
-            raise ConversionError(
-                f"{FLAGS.model} is packed already: there is nothing to --verify or to report as --json or --report"
-            )
-        _write(outputs, _contents(Path(FLAGS.model).read_bytes(), outputs))
+        _write_packed(outputs, report)
         _print_outputs(console, outputs)
         return 0
     errors = Console(stderr=True)
     with errors.status(f"converting {FLAGS.model}") if errors.is_terminal else nullcontext():
-        io = FLAGS.io if FLAGS.format == "tflite" else FLAGS.io or "int8"
-        calibration = None if FLAGS.calibration is None else read_arrays(Path(FLAGS.calibration))
-        prefer = FLAGS.prefer if FLAGS.format == "tflite" and FLAGS.target == "packed" else None
-        conversion = Conversion.start(FLAGS.model, io, FLAGS.bits, FLAGS.first_last_bits or 8, calibration, prefer)
+        conversion = _start()
         result = conversion.write(FLAGS.target)
         contents = _contents(result.tflite, outputs)
     comparisons, samples, inputs = None, 0, None
@@ -163,6 +156,23 @@ def _convert() -> int:
             print_comparisons(console, comparisons, samples)
         _print_outputs(console, outputs)
     return 0 if all(comparison.passed for comparison in comparisons or []) else DIFFERS
+
+
+def _write_packed(outputs: list[Path], report: Path | None) -> None:
+    """Writes the layers of a model that is packed already, for firmware; raises ConversionError for other wishes."""
+    if FLAGS.verify is not None or FLAGS.json or report is not None:
+        raise ConversionError(
+            f"{FLAGS.model} is packed already: there is nothing to --verify or to report as --json or --report"
+        )
+    _write(outputs, _contents(Path(FLAGS.model).read_bytes(), outputs))
+
+
+def _start() -> Conversion:
+    """The model in integers, as the flags ask."""
+    io = FLAGS.io if FLAGS.format == "tflite" else FLAGS.io or "int8"
+    calibration = None if FLAGS.calibration is None else read_arrays(Path(FLAGS.calibration))
+    prefer = FLAGS.prefer if FLAGS.format == "tflite" and FLAGS.target == "packed" else None
+    return Conversion.start(FLAGS.model, io, FLAGS.bits, FLAGS.first_last_bits or 8, calibration, prefer)
 
 
 def _is_packed(path: Path) -> bool:
@@ -214,7 +224,7 @@ def _report_path() -> Path | None:
 
 
 def _contents(tflite: bytes, outputs: list[Path]) -> list[bytes]:
-    """Of each output."""
+    """What each output holds, made from the packed model `tflite`."""
     if FLAGS.format == "tflite":
         return [tflite]
     if FLAGS.format == "bin":

@@ -79,7 +79,7 @@ def lift_markers(graph: Graph, taps: Mapping[str, str] | None = None) -> None:
 
 
 def _drop_taps(graph: Graph, taps: Mapping[str, str]) -> dict[int, str]:
-    """Quantized tensor to tap."""
+    """Drops the outputs that are taps; by the quantized tensor that each tells of, its name."""
     tapped: dict[int, str] = {}
     for name in taps:
         dequantize = graph.producer(graph.drop_output(name))
@@ -139,10 +139,10 @@ def _lift_marker(graph: Graph, marker: Any, quantizers: dict[int, str]) -> list[
         raise ConversionError("this model is packed already: convert the model that it was made from")
     options = _options(marker)
     layer = options["layer"]
-    codes, scale, offset, real_codes = (graph.constant(int(tensor)) for tensor in marker.inputs[1:5])
-    if codes is None or scale is None or offset is None or real_codes is None:
+    weights, scale, offset, real_weights = (graph.constant(int(tensor)) for tensor in marker.inputs[1:5])
+    if weights is None or scale is None or offset is None or real_weights is None:
         raise ConversionError(f"layer {layer}: its weights are not constant in this graph")
-    for what, value in (("weights", codes), ("weights", real_codes), ("scale or bias", scale), ("bias", offset)):
+    for what, value in (("weights", weights), ("weights", real_weights), ("scale or bias", scale), ("bias", offset)):
         if not np.all(np.isfinite(value)):
             raise ConversionError(
                 f"layer {layer}: its {what} hold NaN or infinity; train it again from a sane checkpoint"
@@ -152,7 +152,7 @@ def _lift_marker(graph: Graph, marker: Any, quantizers: dict[int, str]) -> list[
     lifted: list[tuple[LinearOp, Any]] = []
     for y, affine in _quantized_outputs(graph, int(marker.outputs[0]), start, layer):
         _check_widths(graph, options, (x, y), quantizers.get(y, "the activation quantizer behind it"))
-        op = _linear_op(graph, layer, options, (x, y), (codes, offset, real_codes), affine)
+        op = _linear_op(graph, layer, options, (x, y), (weights, offset, real_weights), affine)
         graph.tensor(y).name = layer.encode() if not lifted else f"{layer}_{len(lifted)}".encode()
         lifted.append((op, affine.tail[-1]))
     graph.replace(marker, [op for op, _ in lifted])
@@ -288,30 +288,14 @@ def _linear_op(
     affine: _Affine,
 ) -> LinearOp:
     x, y = tensors
-    codes, offset, real_codes = constants
-    x_scale = graph.quantization(x)[0]  # type: ignore[index]
+    kernel, offset, real_kernel = constants
     y_parameters, activation_type = graph.quantization(y), graph.tensor(y).type
     assert y_parameters is not None, "a path ends in a quantized tensor"
     flip = np.where(affine.scale < 0, -1, 1)
-    weights = (_rows(codes) * flip[:, None]).astype(np.int32)
-    op, geometry = _geometry(options, codes.shape, graph.shape(x)[-1])
-    scale = np.maximum(np.abs(affine.scale), np.maximum(np.abs(affine.offset) * _SMALLEST_SCALE, 2.0**-60))
-    bias = (offset if affine.exact else affine.offset / scale) / x_scale
-    if affine.exact and _is_power_of_two(x_scale) and np.any(bias != np.rint(bias)):
-        mend = f"give it bias_resolution={int(1 / x_scale)} or its" if x_scale <= 1 else "give its"
-        raise ConversionError(
-            f"layer {layer}: its input scale {x_scale:g} is coarser than 1/{options['bias_resolution']}, so its bias "
-            f"is not exact; {mend} input a smaller max_value"
-        )
-    if np.any(np.abs(bias) >= _LARGEST_BIAS[activation_type]):
-        raise ConversionError(
-            f"layer {layer}: a bias does not fit its sum at input scale {x_scale:g}; give its input a larger max_value"
-        )
-    if scale.max() * x_scale / y_parameters[0] >= LARGEST_MULTIPLIER[activation_type]:
-        raise ConversionError(
-            f"layer {layer}: its output scale {y_parameters[0]:g} is so fine that one step of its sum leaves the range "
-            "of codes; give the activation quantizer behind it a larger max_value"
-        )
+    weights = (_rows(kernel) * flip[:, None]).astype(np.int32)
+    op, geometry = _geometry(options, kernel.shape, graph.shape(x)[-1])
+    scales = graph.quantization(x)[0], y_parameters[0]  # type: ignore[index]
+    scale, bias = _scale_and_bias(layer, options, affine, offset, scales, activation_type)
     unit = _bias_unit(bias, activation_type)
     return LinearOp(
         layer=layer,
@@ -326,10 +310,50 @@ def _linear_op(
         activation_type=activation_type,
         clamp=clamp_codes(affine.low, affine.high, y_parameters, activation_type),
         keep_dims=op == Op.FULLY_CONNECTED and len(graph.shape(x)) > 2,
-        real_weights=_rows(real_codes).astype(np.float64) * flip[:, None],
+        real_weights=_rows(real_kernel).astype(np.float64) * flip[:, None],
         bias_unit=unit,
         exact=affine.exact,
     )
+
+
+def _scale_and_bias(
+    layer: str,
+    options: dict[str, Any],
+    affine: _Affine,
+    offset: np.ndarray,
+    scales: tuple[float, float],
+    activation_type: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The scale of each channel's weights [channels], above 0, and its bias [channels] in steps of the sum, unrounded.
+
+    Args:
+        layer, options, affine: of the marked layer.
+        offset: [channels], what the marker adds to its sum.
+        scales: of the input and of the output.
+        activation_type: of both.
+
+    Raises:
+        ConversionError: a bias is not exact where it has to be, or does not fit, or the output's scale is too fine.
+    """
+    x_scale, y_scale = scales
+    scale = np.maximum(np.abs(affine.scale), np.maximum(np.abs(affine.offset) * _SMALLEST_SCALE, 2.0**-60))
+    bias = (offset if affine.exact else affine.offset / scale) / x_scale
+    if affine.exact and _is_power_of_two(x_scale) and np.any(bias != np.rint(bias)):
+        mend = f"give it bias_resolution={int(1 / x_scale)} or its" if x_scale <= 1 else "give its"
+        raise ConversionError(
+            f"layer {layer}: its input scale {x_scale:g} is coarser than 1/{options['bias_resolution']}, so its bias "
+            f"is not exact; {mend} input a smaller max_value"
+        )
+    if np.any(np.abs(bias) >= _LARGEST_BIAS[activation_type]):
+        raise ConversionError(
+            f"layer {layer}: a bias does not fit its sum at input scale {x_scale:g}; give its input a larger max_value"
+        )
+    if scale.max() * x_scale / y_scale >= LARGEST_MULTIPLIER[activation_type]:
+        raise ConversionError(
+            f"layer {layer}: its output scale {y_scale:g} is so fine that one step of its sum leaves the range "
+            "of codes; give the activation quantizer behind it a larger max_value"
+        )
+    return scale, bias
 
 
 def _bias_unit(bias: np.ndarray, activation_type: int) -> int:
@@ -344,7 +368,7 @@ def _bias_unit(bias: np.ndarray, activation_type: int) -> int:
 
 
 def _grid(options: dict[str, Any], weights: np.ndarray) -> Grid:
-    """As the layer declares it; for 8 bits of few distinct values, as clustering leaves them, the smallest one."""
+    """The grid that the layer declares; for 8 bits of few distinct values, as clustering leaves them, the smallest."""
     declared = Grid(options["bits"], options["code_offset"], options["code_step"])
     if declared.bits < 8:
         return declared
@@ -354,7 +378,7 @@ def _grid(options: dict[str, Any], weights: np.ndarray) -> Grid:
 
 
 def _geometry(options: dict[str, Any], kernel: tuple[int, ...], inputs: int) -> tuple[int, Geometry]:
-    """The op and its window, from the shape of the codes: [inputs, outputs], or those of a convolution."""
+    """The op and its window, from the kernel's shape: [inputs, outputs], or that of a convolution."""
     if len(kernel) == 2:
         return Op.FULLY_CONNECTED, Geometry()
     height, width, inputs_of_group, _ = kernel
@@ -369,9 +393,9 @@ def _geometry(options: dict[str, Any], kernel: tuple[int, ...], inputs: int) -> 
     return Op.DEPTHWISE_CONV_2D if inputs_of_group == 1 < groups else Op.CONV_2D, geometry
 
 
-def _rows(codes: np.ndarray) -> np.ndarray:
-    """[..., output_channels] as [output_channels, input_features]."""
-    return codes.reshape(-1, codes.shape[-1]).T
+def _rows(kernel: np.ndarray) -> np.ndarray:
+    """A kernel [..., output_channels] as rows [output_channels, input_features]."""
+    return kernel.reshape(-1, kernel.shape[-1]).T
 
 
 def _is_power_of_two(value: float) -> bool:

@@ -47,7 +47,12 @@ def parser() -> argparse.ArgumentParser:
     add.add_argument("--seed", type=int, default=0)
     add.add_argument("--updates", type=int, default=TrainingRecipe.updates, help="of stage 1; default: %(default)s")
 
-    add = commands.add_parser("listen", help="tell the keywords in a recording or before a microphone")
+    _add_listen(commands.add_parser("listen", help="tell the keywords in a recording or before a microphone"))
+    return top
+
+
+def _add_listen(add: argparse.ArgumentParser) -> None:
+    """Adds the flags of the command `listen`."""
     add.add_argument("--model", required=True, help="a .tflite file")
     add.add_argument("--normalization", help="default: the .npz beside the model")
     add.add_argument("--keywords", help="names of the outputs, with commas; default: those in the normalization file")
@@ -62,7 +67,6 @@ def parser() -> argparse.ArgumentParser:
     )
     add.add_argument("--average", type=int, default=15, help="10 ms frames whose posteriors are averaged: %(default)s")
     add.add_argument("--lockout", type=int, default=100, help="silent 10 ms frames after a detection: %(default)s")
-    return top
 
 
 def run_train(flags: argparse.Namespace) -> None:

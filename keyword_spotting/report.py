@@ -68,7 +68,7 @@ class Entry:
     footprint: Footprint
     arena: int
     timing: Timing | None
-    detection: Detection
+    detection: DetectionRates
 
     @property
     def bits(self) -> str:

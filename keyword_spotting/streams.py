@@ -104,11 +104,7 @@ def make_stream(
     Raises:
         ValueError: no such kind, or the stream would be empty.
     """
-    if unknown := set(kinds) - set(KINDS):
-        raise ValueError(f"no kind of recording {min(unknown)!r}: choose among {', '.join(KINDS)}")
-    rng = np.random.default_rng(seed)
-    by_kind = zip(KINDS, (recordings.wakewords, recordings.speech, recordings.noise), strict=True)
-    playlist = [(kind, recording) for kind, members in by_kind if kind in kinds for recording in members]
+    rng, playlist = np.random.default_rng(seed), _playlist(recordings, kinds)
     parts: list[Audio] = []
     events: list[Event] = []
     segments: list[Segment] = []
@@ -132,9 +128,22 @@ def make_stream(
     if not parts:
         raise ValueError("the stream would be empty: no recordings of these kinds, or none as short as asked")
     joined = np.concatenate(parts)
-    for begin in range(0, len(joined), SAMPLE_RATE):  # by the second: bounds the memory
-        joined[begin : begin + SAMPLE_RATE] += QUIET * rng.standard_normal(len(joined[begin : begin + SAMPLE_RATE]))
+    _add_quiet_noise(joined, rng)
     return Stream(joined, recordings.keywords, tuple(events), tuple(segments))
+
+
+def _playlist(recordings: Recordings, kinds: Sequence[str]) -> list[tuple[str, Recording]]:
+    """The recordings of some kinds, each with its kind; raises ValueError where there is no such kind."""
+    if unknown := set(kinds) - set(KINDS):
+        raise ValueError(f"no kind of recording {min(unknown)!r}: choose among {', '.join(KINDS)}")
+    by_kind = zip(KINDS, (recordings.wakewords, recordings.speech, recordings.noise), strict=True)
+    return [(kind, recording) for kind, members in by_kind if kind in kinds for recording in members]
+
+
+def _add_quiet_noise(audio: Audio, rng: np.random.Generator) -> None:
+    """Adds noise of deviation QUIET in place, by the second, which bounds the memory."""
+    for begin in range(0, len(audio), SAMPLE_RATE):
+        audio[begin : begin + SAMPLE_RATE] += QUIET * rng.standard_normal(len(audio[begin : begin + SAMPLE_RATE]))
 
 
 def _faded(audio: Audio) -> Audio:

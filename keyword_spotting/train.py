@@ -147,7 +147,7 @@ def train(
     import tensorflow as tf
 
     recipe, begin = recipe or recipe_for(name), time.perf_counter()
-    in_float, starts_in_float = is_float(name, bits), name in CONVOLUTIONAL
+    starts_in_float = name in CONVOLUTIONAL
     title = name if isinstance(name, str) else "a dense model"
     tf.keras.utils.set_random_seed(seed)
     network = start if starts_in_float else model(name, dataset.classes, quantizer, bits, recipe.dropout)
@@ -160,16 +160,16 @@ def train(
         recipe, tf.constant(inputs), targets, seed, _State(state, same.encode() + raw.tobytes()), progress
     )
 
-    if starts_in_float and network is None:
-        network = training.run(model(name, dataset.classes, dropout=recipe.dropout), title, (recipe.updates, 0), rate)
-    elif not starts_in_float:
-        second = 0 if in_float else second_stage_updates(recipe.updates, recipe.second_stage)
+    if starts_in_float:
+        if network is None:
+            network = model(name, dataset.classes, dropout=recipe.dropout)
+            network = training.run(network, title, (recipe.updates, 0), rate)
+        if bits is not None:
+            network = quantized(network, bits, quantizer, inputs[: recipe.calibration])
+            network = training.fine_tune(network, f"{title} at {bits} bits", rate)
+    else:
+        second = 0 if is_float(name, bits) else second_stage_updates(recipe.updates, recipe.second_stage)
         network = training.run(network, title, (recipe.updates, second), rate)
-    if starts_in_float and not in_float:
-        network = quantized(network, bits or 8, quantizer, inputs[: recipe.calibration])
-        first = max(1, round(recipe.fine_tuning * recipe.updates))
-        updates = (first, second_stage_updates(first, recipe.second_stage))
-        network = training.run(network, f"{title} at {bits} bits", updates, rate * recipe.fine_tuning_rate)
     training.state.remove()
     return Trained(network, normalization, time.perf_counter() - begin)
 
@@ -199,6 +199,12 @@ class _Training:
     seed: int
     state: _State
     progress: bool
+
+    def fine_tune(self, network: Any, title: str, rate: float) -> Any:
+        """Trains a quantized network that starts from a float one, `rate` that of the float one, and returns it."""
+        first = max(1, round(self.recipe.fine_tuning * self.recipe.updates))
+        updates = (first, second_stage_updates(first, self.recipe.second_stage))
+        return self.run(network, title, updates, rate * self.recipe.fine_tuning_rate)
 
     def run(self, network: Any, title: str, updates: tuple[int, int], rate: float) -> Any:
         """Trains `network` for the updates of stage 1 and of stage 2, none for a float model, and returns it."""
