@@ -172,7 +172,7 @@ class Estimate:
 
     @classmethod
     def parse(cls, summary: str, output: str, file_bytes: int) -> Estimate:
-        """From the text of Vela's summary CSV and what it printed with --show-cpu-operations.
+        """Reads Vela's summary CSV and what it printed with --show-cpu-operations.
 
         Raises ValueError where either is not of the form that is known.
         """
@@ -286,7 +286,7 @@ class Converted:
 
     @classmethod
     def of(cls, model: Any) -> Converted:
-        """Of a Keras model or the path of one."""
+        """The layers of a Keras model, or of the file of one."""
         conversion = converter.Conversion.start(model, io="int8")
         int8, packed = conversion.write("int8"), conversion.write("packed")
         layers = tuple(Layer(row.weights, row.weight_bits, row.shape[-1]) for row in packed.layers)
@@ -368,7 +368,7 @@ class Row:
         return cls(case, converted, {key: vela.compile(converted.int8, key[0], MEMORIES[key[1]]) for key in keys})
 
     def bits(self, processor: Processor) -> float:
-        """Compressed bits a weight."""
+        """The compressed bits a weight."""
         return 8 * self.estimates[processor, "flash"].weight_bytes / self.converted.weights
 
 

@@ -25,7 +25,7 @@ METRICS: dict[str, Metric] = {"keyword accuracy": keyword_accuracy} | {
 
 
 def code_digest() -> str:
-    """Of every file that a trained model depends on."""
+    """The digest of every file that a trained model depends on."""
     folders = (Path(str(package.__file__)).parent for package in (keras_layers, keyword_spotting))
     files = (path for folder in folders for path in sorted(folder.glob("*.py")))
     return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]

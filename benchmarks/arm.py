@@ -120,7 +120,7 @@ class Execution:
             yield [next(lines) for _ in range(len(code) // 4)], times
 
     def cycles(self, core: str) -> float:
-        """By llvm-mca: the cycles that a run takes when repeated, times how often it was executed.
+        """The cycles by llvm-mca: what a run takes when repeated, times how often it was executed.
 
         Calls and returns are taken out, as llvm-mca gives each a hundred cycles.
         """
@@ -266,7 +266,7 @@ def signed_weights(layer: PackedLayer) -> bytes:
 
 
 def executions(folder: Path) -> dict[str, dict[str, list[Execution]]]:
-    """By machine and format. float32 was written in two ways, of which the better one counts."""
+    """What runs on each machine in each format. float32 was written in two ways, of which the better one counts."""
     layers = {found.name: random_layers(PAPER, found) for found in FORMATS}
     results: dict[str, dict[str, list[Execution]]] = {}
     for name, machine in MACHINES.items():

@@ -78,7 +78,7 @@ class Maker:
         return self.folder / f"{self.name}-{self.seed}-{form.title.replace(', ', '-').replace(' ', '_')}.tflite"
 
     def logits(self, form: Form) -> NDArray[np.float32]:
-        """Of the test split; writes the file."""
+        """Writes the file, and gives its logits on the test split."""
         normalization: Normalization = self.floating.normalization
         path = self.path(form)
         path.write_bytes(self._file(form))

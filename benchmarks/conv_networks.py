@@ -68,7 +68,7 @@ class Draft:
         return self._window(x, Op.DEPTHWISE_CONV_2D, geometry, (channels, math.prod(kernel)), relu=True)
 
     def dense(self, x: int, channels: int) -> int:
-        """From [1, features] to [1, channels]."""
+        """A dense layer from [1, features] to [1, channels]."""
         y = self._tensor((1, channels), 0, SPREAD**2)
         return self._linear(x, y, Op.FULLY_CONNECTED, Geometry(), (channels, self.graph.shape(x)[-1]))
 

@@ -71,7 +71,7 @@ class MallocInfo(ctypes.Structure):
 
 
 def heap_bytes() -> int:
-    """In use, from malloc, by this process."""
+    """The bytes from malloc that this process uses."""
     mallinfo2 = ctypes.CDLL(None).mallinfo2
     mallinfo2.restype = MallocInfo
     info = mallinfo2()

@@ -177,7 +177,7 @@ def _converted(trained: Callable[[], tf.keras.Model], target: str) -> bytes:
 
 
 def stock_tflite(model: tf.keras.Model, quantized: bool) -> bytes:
-    """By TensorFlow's converter alone, for a batch of 1."""
+    """The model as TensorFlow's converter alone writes it, for a batch of 1."""
     call = tf.function(lambda x: model(x, training=False), autograph=False)
     concrete = call.get_concrete_function(tf.TensorSpec((1, *model.inputs[0].shape[1:]), tf.float32))
     lite = tf.lite.TFLiteConverter.from_concrete_functions([concrete], model)
@@ -207,7 +207,7 @@ class Runner:
 
 
 def rows(trainer: Trainer) -> list[tuple[str, ...]]:
-    """Of one network: a row for each format."""
+    """The rows of one network, one for each format."""
     task, formats = trainer.task, (FLOAT, TFMOT, *trainer.schemes)
     runners = {name: Runner(trainer.file(name), packed=name in trainer.schemes) for name in formats}
     outputs = {name: runner.outputs(task.test[0]) for name, runner in runners.items()}

@@ -2,13 +2,14 @@
 
 A channel w becomes step * c, c on a grid of 2^bits integers, so that sum (w - step * c)^2 is the smallest there is.
 
-For a given step the best codes are the nearest ones, so only those c count that some step has as nearest. On the way of
-the step from infinity to 0 one code after the other moves on to the next value of the grid: that of a weight w past the
-midpoint m at step = w / m. So they can all be visited, and for given codes the best step and what it explains are
+For a given step the best c are the nearest values of the grid, so only those c count that some step has as nearest. On
+the way of the step from infinity to 0 one weight after the other moves on to the next value of the grid: a weight w
+past the midpoint m at step = w / m. So they can all be visited, and for given c the best step and what it explains are
 
     step = sum(w c) / sum(c c),    sum w^2 - sum (w - step * c)^2 = sum(w c)^2 / sum(c c).
 
-Those with the largest last figure are the optimum, not one near it. Both sums change by one term from codes to codes.
+Those with the largest last figure are the optimum, not one near it. From each c to the next both sums change by one
+term.
 """
 
 from __future__ import annotations

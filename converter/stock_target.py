@@ -14,12 +14,12 @@ from .integer_ops import LinearOp, activation_parameters, clamp_codes
 
 
 def write_int8(graph: Graph, op: LinearOp) -> list:
-    """A stock op with the codes in int8."""
+    """A stock op with its weights in int8."""
     return _write_stock(graph, op, TensorType.INT8)
 
 
 def write_int4(graph: Graph, op: LinearOp) -> list:
-    """A stock op with two codes a byte where it takes them, else `write_int8`."""
+    """A stock op with two weights a byte where it takes them, else what `write_int8` writes."""
     return _write_stock(graph, op, TensorType.INT4 if fits_int4(op) else TensorType.INT8)
 
 

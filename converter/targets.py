@@ -35,7 +35,7 @@ class Target:
         return self.writers[op.kind](graph, op)
 
     def write_layer(self, graph: Graph, op: LinearOp) -> Any:
-        """Of these the one that has the weights."""
+        """Writes `op` as `write` does, and gives of its operators the one that has the weights."""
         kinds = (*PACKED_OPS.values(), *STOCK_OPS.values())
         return next(written for written in self.write(graph, op) if graph.kind(written) in kinds)
 

@@ -20,9 +20,9 @@ def fully_connected(layer: PackedLayer, x: np.ndarray) -> np.ndarray:
 def sums(layer: PackedLayer, x: np.ndarray) -> np.ndarray:
     """The exact sums, bias included, in int64.
 
-    Of a fully connected layer from [..., K] to [..., N]. Of a convolution from [B, H, W, C] to [B, OH, OW, N], by codes
-    [N, kernel height * kernel width * C / groups]; of a depthwise one every input channel is a group, so that output
-    channel n reads input channel n // multiplier.
+    A fully connected layer goes from [..., K] to [..., N]. A convolution goes from [B, H, W, C] to [B, OH, OW, N], by
+    weights [N, kernel height * kernel width * C / groups]; in a depthwise one every input channel is a group, so that
+    output channel n reads input channel n // multiplier.
     """
     weights, bias = layer.weights.astype(np.int64), layer.bias.astype(np.int64)
     if layer.op == Op.FULLY_CONNECTED:
@@ -52,7 +52,7 @@ def _patches(layer: PackedLayer, x: np.ndarray) -> np.ndarray:
 
 
 def requantize(sums: np.ndarray, layer: PackedLayer) -> np.ndarray:
-    """Exact sums, [..., N], to codes.
+    """The codes that exact sums [..., N] become.
 
     To int8: one float32 product, ties to even, zero point, clamp. To int16: the exact product, ties away from zero,
     clamp.

@@ -134,7 +134,7 @@ def run_report(flags: argparse.Namespace) -> None:
 
 
 def run_demo(flags: argparse.Namespace) -> None:
-    """See `demo`."""
+    """Trains, packs and compares two models: see `demo.demo`."""
     from .demo import demo
 
     demo(flags.output_dir, flags.data_dir, flags.seed, flags.updates)

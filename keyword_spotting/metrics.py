@@ -127,7 +127,7 @@ class Counts:
         return dataclasses.replace(first, hits=hits, false_alarms=alarms)
 
     def runs(self) -> list[Counts]:
-        """Each run alone."""
+        """The counts of each run alone."""
         return [
             dataclasses.replace(self, hits=self.hits[run : run + 1], false_alarms=self.false_alarms[run : run + 1])
             for run in range(len(self.hits))
@@ -190,7 +190,7 @@ class Totals:
 
 
 def _ratio(counts: Floats, of: Floats) -> Floats:
-    """Not a number where there is nothing to count."""
+    """The quotient, which is no number where there is nothing to count."""
     with np.errstate(divide="ignore", invalid="ignore"):
         result: Floats = np.where(of > 0, np.divide(counts, of), np.nan)
     return result

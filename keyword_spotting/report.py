@@ -72,7 +72,7 @@ class Entry:
 
     @property
     def bits(self) -> str:
-        """Of the weights: "4", or "8, 3" of a mixture."""
+        """The widths of the weights: "4", or "8, 3" of a mixture."""
         return ", ".join(map(str, sorted({layer.bits for layer in self.footprint.layers}, reverse=True)))
 
 
@@ -113,7 +113,7 @@ def _float_tflite(path: Path) -> bytes:
 
 
 def detections(models: Sequence[Model], split: Split) -> list[DetectionRates]:
-    """Of each model on `split`, with 95 % intervals over speakers; each draw takes the same speakers for all models."""
+    """What each model reaches on `split`, with 95 % intervals; each draw takes the same speakers for all models."""
     accuracy = functools.partial(bootstrap, keyword_accuracy, labels=split.labels, speakers=split.speakers)
     counts = [count_trials(model.logits, split.labels, split.speakers) for model in models]
     found = []

@@ -300,7 +300,7 @@ class _State:
                 old.unlink()
 
     def remove(self) -> None:
-        """Of a training that is done."""
+        """Removes the state of a training that is done."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             with contextlib.suppress(OSError):  # others may have theirs beside it

@@ -91,7 +91,7 @@ class Grid:
 
     @property
     def largest_magnitude(self) -> int:
-        """Of the weights of all codes, whether a layer uses them or not."""
+        """The largest magnitude among the weights of all codes, whether a layer uses them or not."""
         return int(np.abs(self.weights).max())
 
     def encode(self, weights: np.ndarray) -> np.ndarray:

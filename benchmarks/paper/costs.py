@@ -90,7 +90,7 @@ class Built:
 
 
 def build(path: Path) -> Built:
-    """From a .keras file: as deployed, as the stock model of the same numbers, and with two outputs."""
+    """Builds a .keras file as deployed, as the stock model of the same numbers, and with two outputs."""
     import tensorflow as tf
 
     from subbyte import converter, keras_layers
@@ -153,5 +153,5 @@ def cost_table(paths: dict[str, Path]) -> str:
 
 
 def _kilobytes(size: int) -> str:
-    """Of 1024 bytes."""
+    """A number of bytes in units of 1024."""
     return f"{size / 1024:.1f}"

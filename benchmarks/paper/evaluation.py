@@ -50,7 +50,7 @@ def tflite_of(model: Path) -> Path:
 def measure_missing(
     models: dict[tuple[str, int], Path], data_dir: str | None, jobs: int
 ) -> dict[str, dict[str, Measured]]:
-    """By configuration and split. `models` are .keras files by configuration and seed."""
+    """What each configuration gives on each split. `models` are .keras files by configuration and seed."""
     missing = [path for path in models.values() if not _results(path).is_file()]
     context = multiprocessing.get_context("spawn")
     if missing:

@@ -92,7 +92,7 @@ BINARY = (
 
 
 def _at_both_lengths(*claims: Claim) -> tuple[Claim, ...]:
-    """Of ablations as the paper trains them, and of the same trained in full."""
+    """The claims of ablations as the paper trains them, and of the same trained in full."""
     longer = (
         replace(claim, first=f"{claim.first}-full", second=f"{claim.second}-full", text=f"{claim.text}, at full length")
         for claim in claims
@@ -166,7 +166,7 @@ class Point:
 
 
 def detection_cells(model: dict[str, Measured], baseline: dict[str, Measured], test: Split) -> list[str]:
-    """What DETECTION names: of one configuration."""
+    """The cells that DETECTION names, of one configuration."""
     streams, clips = model["test"].streams, model["test"].clips
     point, zero = Point.of(model), Point.of(baseline)
 

@@ -17,7 +17,7 @@ from .configurations import Configuration
 
 
 def data_digest(dataset: Dataset) -> str:
-    """Of everything that is trained on."""
+    """The digest of everything that is trained on."""
     train = dataset.train
     arrays = (train.keywords, train.labels, train.speech, train.noise)
     return hashlib.sha256(b"".join(hashlib.sha256(array).digest() for array in arrays)).hexdigest()[:16]
@@ -54,7 +54,7 @@ def train_missing(
 
 
 def one_thread() -> None:
-    """Of a process that trains or measures: as many of them run side by side as there are cores."""
+    """Holds a process that trains or measures to one thread: as many run side by side as there are cores."""
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     import tensorflow as tf
 

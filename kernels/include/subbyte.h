@@ -177,7 +177,7 @@ SUBBYTE_API void subbyte_conv_2d(const void *layer, const int8_t *input, int32_t
 // Bytes of scratch memory that subbyte_conv_2d() works in; they need no alignment. SIZE_MAX: no memory is large enough.
 SUBBYTE_API size_t subbyte_conv_2d_scratch(const void *layer, int32_t batch, int32_t height, int32_t width);
 
-// One of `parts` parts of a convolution, for callers with several threads: each has scratch memory of its own.
+// Computes one of `parts` parts of a convolution, for callers with several threads: each has scratch memory of its own.
 SUBBYTE_API void subbyte_conv_2d_part(const void *layer, const int8_t *input, int32_t batch, int32_t height,
                                       int32_t width, int8_t *output, void *scratch, const subbyte_isa *isa,
                                       int32_t part, int32_t parts);

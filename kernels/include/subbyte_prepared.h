@@ -18,7 +18,7 @@ typedef struct subbyte_records {
   uint32_t multiplier_mask, multiplier_base;
 } subbyte_records;
 
-// From exact sums to output codes, by one of the rules of SUBBYTE_REQUANTIZE_:
+// How exact sums become output codes, by one of the rules of SUBBYTE_REQUANTIZE_:
 //
 //   sum = step * sums[c] + offset * sum of inputs + bias[c]
 //   code = clamp(round(sum * multiplier[c]) + zero_point)

@@ -164,7 +164,7 @@ static int has_good_biases(const uint8_t *layer, const subbyte_header *h) {
   return 1;
 }
 
-// From 0 to below 2^23; its sign, too, is 0.
+// Whether a multiplier is from 0 to below 2^23; its sign, too, is 0.
 static int is_int16_multiplier(float multiplier) {
   uint32_t bits;
   memcpy(&bits, &multiplier, sizeof bits);

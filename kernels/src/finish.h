@@ -33,8 +33,8 @@ SUBBYTE_INLINE void subbyte_requantize(const subbyte_epilogue *epilogue, const s
   }
 }
 
-// As subbyte_finish, to int8. Loops run over whole panels, so that they take whole vectors: the records of a shorter
-// one are copied.
+// Finishes to int8, see subbyte_finish. Loops run over whole panels, so that they take whole vectors: the records of a
+// shorter one are copied.
 SUBBYTE_INLINE void subbyte_finish_int8(const subbyte_epilogue *epilogue, int32_t first, int32_t channels, int32_t rows,
                                         const int32_t *input_sums, const int32_t *sums, int8_t *output) {
   const int32_t rest = channels % SUBBYTE_PANEL, whole = channels - rest;

@@ -32,7 +32,7 @@ SUBBYTE_INLINE void subbyte_requantize_int16(const subbyte_epilogue *epilogue, c
   }
 }
 
-// As subbyte_finish, to int16. Inputs and sums are those of the high bytes of each row, then of its low ones.
+// Finishes to int16, see subbyte_finish. Inputs and sums are those of the high bytes of each row, then of its low ones.
 SUBBYTE_INLINE void subbyte_finish_int16(const subbyte_epilogue *epilogue, int32_t first, int32_t channels,
                                          int32_t rows, const int32_t *input_sums, const int32_t *sums,
                                          int16_t *output) {

@@ -53,7 +53,7 @@ void subbyte_compute_dense(const subbyte_prepared *layer, const void *input, int
   compute(layer, input, (range){0, rows}, (range){first, last}, output, scratch);
 }
 
-// Where a part starts if `count` things, in groups of `size`, are shared out; that of the next part is its end.
+// The place where a part starts if `count` things, in groups of `size`, are shared out; it ends where the next starts.
 static int32_t start_of(int32_t part, int32_t parts, int32_t count, int32_t size) {
   const int32_t groups = subbyte_divide_up(count, size), group = subbyte_share(part, parts, groups);
   return group < groups ? group * size : count;

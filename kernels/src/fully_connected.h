@@ -7,7 +7,7 @@
 // Sets the rows of [..., K]. Returns what is wrong, or NULL.
 const char *subbyte_fit_dense(subbyte_op *op, const subbyte_activation *input);
 
-// In how many parts it is best cut, at most `wanted`: by channels or by rows.
+// Tells in how many parts the op is best cut, at most `wanted`: by channels or by rows.
 int32_t subbyte_cut_dense(const subbyte_op *op, int32_t wanted);
 
 void subbyte_run_dense(const subbyte_op *op, const void *input, void *output, void *scratch, int32_t part,

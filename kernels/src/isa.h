@@ -50,7 +50,7 @@ typedef struct subbyte_panels {
   const int8_t *codebook; // 256 values, those of the codes first
 } subbyte_panels;
 
-// Of one panel. Its blocks have 4 bytes for each.
+// The channels of one panel. Its blocks have 4 bytes for each.
 static inline int32_t subbyte_panel_channels(const subbyte_panels *panels, int32_t panel) {
   const int32_t rest = panels->channels - SUBBYTE_PANEL * panel;
   return rest < SUBBYTE_PANEL ? rest : SUBBYTE_PANEL;

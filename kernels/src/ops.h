@@ -13,7 +13,7 @@ typedef struct subbyte_op_row {
   int32_t inputs; // tensors, the packed layer among them
   // Sets the sizes of `op`, scratch memory included. Returns what is wrong with the input, or NULL.
   const char *(*fit)(subbyte_op *op, const subbyte_activation *input);
-  // In how many parts the op is best cut, at most `wanted`; each has scratch memory of its own.
+  // Tells in how many parts the op is best cut, at most `wanted`; each has scratch memory of its own.
   int32_t (*cut)(const subbyte_op *op, int32_t wanted);
   void (*run)(const subbyte_op *op, const void *input, void *output, void *scratch, int32_t part, int32_t parts);
   int32_t cost;            // of a multiplication, in those of a fully connected layer
@@ -42,7 +42,7 @@ static inline int32_t subbyte_divide_up(int32_t number, int32_t by) {
   return number / by + (number % by != 0);
 }
 
-// Where part `part` starts if `count` things are shared out. Divisions of 64 bits would ask for a C library.
+// The place where part `part` starts if `count` things are shared out. Divisions of 64 bits would ask for a C library.
 static inline int32_t subbyte_share(int32_t part, int32_t parts, int32_t count) {
   return count / parts * part + subbyte_smaller(part, count % parts);
 }

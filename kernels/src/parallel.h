@@ -16,7 +16,7 @@ typedef struct subbyte_plan {
 // op: of a layer that passed subbyte_check() and stays where it is. threads: at most so many.
 subbyte_plan subbyte_plan_op(const subbyte_op *op, int32_t threads);
 
-// As subbyte_run_op(), by the threads of `pool`.
+// Runs each op as subbyte_run_op() does, by the threads of `pool`.
 void subbyte_run_plan(const subbyte_plan *plan, const void *input, void *output, void *scratch, subbyte_pool *pool);
 
 #endif

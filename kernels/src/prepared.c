@@ -2,7 +2,8 @@
 
 #include "records.h"
 
-// Of evenly spaced weights only convolutions, which decode them, have a use for it.
+// Fills the weights of all codes; where these are evenly spaced, only convolutions, which decode them, have a use for
+// it.
 static void fill_codebook(subbyte_prepared *layer) {
   const subbyte_header *header = &layer->header;
   const int32_t count = 1 << header->weight_bits;

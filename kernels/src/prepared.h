@@ -7,7 +7,7 @@
 // Output channels [first, first + channels), at most a tile.
 subbyte_panels subbyte_find_panels(const subbyte_prepared *layer, int32_t first, int32_t channels);
 
-// One of those panels, as subbyte_decode does: weights [quads, 16, 4] and start [16]. Not of a fully connected layer.
+// Decodes one panel as subbyte_decode does all: weights [quads, 16, 4] and start [16]. Not for a fully connected layer.
 void subbyte_decode_panel(const subbyte_prepared *layer, const subbyte_panels *panels, int32_t panel, int8_t *weights,
                           int32_t *start);
 

@@ -8,7 +8,7 @@ enum { SUBBYTE_MAX_THREADS = 64 };
 
 typedef struct subbyte_pool subbyte_pool;
 
-// One of the `parts` parts of some work. Parts may run at the same time.
+// A task does one of the `parts` parts of some work. Parts may run at the same time.
 typedef void subbyte_task(const void *work, int32_t part, int32_t parts);
 
 // A pool without threads. NULL: out of memory.
