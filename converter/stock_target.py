@@ -10,7 +10,7 @@ from subbyte.schemas import Op, Padding
 
 from .flatbuffer import DTYPES, TensorType, one_scale, per_channel, schema
 from .graph import Graph
-from .integer_ops import LinearOp, activation_parameters, clamp_codes
+from .integer_ops import BOUNDS, LinearOp, activation_parameters, clamp_codes
 
 
 def write_int8(graph: Graph, op: LinearOp) -> list:
@@ -109,7 +109,7 @@ def _stock_clamp(graph: Graph, op: LinearOp) -> tuple[int, list[tuple[str, int]]
     for ends, function in (
         ((first, last), functions.NONE),
         ((max(y_zero, first), last), functions.RELU),
-        (clamp_codes(0, 6, (y_scale, y_zero), op.activation_type), functions.RELU6),
+        (clamp_codes(*BOUNDS["RELU6"], (y_scale, y_zero), op.activation_type), functions.RELU6),
     ):
         if op.clamp == ends:
             return function, []
