@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from subbyte.keyword_spotting import alignment, data, detector, features, metrics, streams, synthesize
+from subbyte.keyword_spotting import alignment, data, detector, features, intervals, streams, synthesize
 
 RATE = features.SAMPLE_RATE
 
@@ -243,7 +243,7 @@ def test_each_threshold_and_run_is_counted_as_if_alone() -> None:
 def test_runs_and_groups_of_a_stream_go_into_intervals() -> None:
     good, late = track_of((1.2, "one", 0.9), (7.2, "two", 0.9)), track_of((3.0, "one", 0.9))
     counts = streams.count_events(BY_HAND, [good, late], HALF)
-    found = metrics.interval(lambda totals: totals.at(np.array([0, 0])).alarms_per_hour(), counts, draws=100)
+    found = intervals.interval(lambda totals: totals.at(np.array([0, 0])).alarms_per_hour(), counts, draws=100)
     assert found.value == pytest.approx(3600 / 20)
     assert found.low <= found.value <= found.high
 
