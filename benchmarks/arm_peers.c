@@ -39,15 +39,17 @@ INLINE void load_float32(const float *w, int vectors, int at_once, float32x4_t w
   }
 }
 
+// Sums of one vector that run side by side.
+#if defined(__aarch64__)
+enum { SIDES = 4 };
+#else
+enum { SIDES = 2 };
+#endif
+
 // y[n] = max(floor, sum_k w[n, k] * x[k] + bias[n]) for 4 * vectors channels. Sums of several inputs run side by side:
 // one alone would wait for itself.
 INLINE void multiply_float32(const float *w, const float *bias, const float *x, int32_t features, int vectors,
                              int at_once, float floor, float *y) {
-#if defined(__aarch64__)
-  enum { SIDES = 4 };
-#else
-  enum { SIDES = 2 };
-#endif
   float32x4_t sums[VECTORS * SIDES], weights[VECTORS];
   UNROLL
   for (int i = 0; i < vectors * SIDES; ++i) {

@@ -105,9 +105,7 @@ def make_stream(
         ValueError: no such kind, or the stream would be empty.
     """
     rng, playlist = np.random.default_rng(seed), _playlist(recordings, kinds)
-    parts: list[Audio] = []
-    events: list[Event] = []
-    segments: list[Segment] = []
+    parts, events, segments = list[Audio](), list[Event](), list[Segment]()
     start, sound = 0, functools.cache(lambda recording: _faded(read_audio(recording.path)))
     for index in rng.permutation(len(playlist)):
         kind, recording = playlist[index]
@@ -121,15 +119,13 @@ def make_stream(
         begin, end = start / SAMPLE_RATE, (start + len(audio)) / SAMPLE_RATE
         segments.append(Segment(begin, end, recording.group, kind))
         if recording.keyword is not None:
-            said = (begin + first / SAMPLE_RATE, begin + last / SAMPLE_RATE)
+            said = begin + first / SAMPLE_RATE, begin + last / SAMPLE_RATE
             events.append(Event(recording.keyword, *said, recording.group))
         parts.append(audio)
         start += len(audio)
     if not parts:
         raise ValueError("the stream would be empty: no recordings of these kinds, or none as short as asked")
-    joined = np.concatenate(parts)
-    _add_quiet_noise(joined, rng)
-    return Stream(joined, recordings.keywords, tuple(events), tuple(segments))
+    return Stream(_with_quiet_noise(np.concatenate(parts), rng), recordings.keywords, tuple(events), tuple(segments))
 
 
 def _playlist(recordings: Recordings, kinds: Sequence[str]) -> list[tuple[str, Recording]]:
@@ -140,10 +136,11 @@ def _playlist(recordings: Recordings, kinds: Sequence[str]) -> list[tuple[str, R
     return [(kind, recording) for kind, members in by_kind if kind in kinds for recording in members]
 
 
-def _add_quiet_noise(audio: Audio, rng: np.random.Generator) -> None:
-    """Adds noise of deviation QUIET in place, by the second, which bounds the memory."""
+def _with_quiet_noise(audio: Audio, rng: np.random.Generator) -> Audio:
+    """The same array, to which noise of deviation QUIET is added by the second, which bounds the memory."""
     for begin in range(0, len(audio), SAMPLE_RATE):
         audio[begin : begin + SAMPLE_RATE] += QUIET * rng.standard_normal(len(audio[begin : begin + SAMPLE_RATE]))
+    return audio
 
 
 def _faded(audio: Audio) -> Audio:

@@ -127,51 +127,52 @@ def train(
     start: tf.keras.Model | None = None,
     state: str | Path | None = None,
 ) -> Trained:
-    """Trains one model on the training split.
+    """Trains one model on the training split. Raises ValueError where there is no such model.
 
     Args:
         name: of `models.NAMES`; or the architecture of another dense model.
         dataset: where windows come from.
         seed: of the windows, the initial weights and their order.
         recipe: default: that of `recipe_for`.
-        quantizer: see `models.model`.
-        bits: see `models.model`.
+        quantizer, bits: see `models.model`.
         progress: shows a bar.
         start: for a convolutional model with bits, the trained float model; without it one is trained first.
         state: a folder that keeps the state while training runs. Where it holds the state of the same training, that
             goes on; it is removed at the end.
-
-    Raises:
-        ValueError: no such model.
     """
     import tensorflow as tf
 
     recipe, begin = recipe or recipe_for(name), time.perf_counter()
-    starts_in_float = name in CONVOLUTIONAL
-    title = name if isinstance(name, str) else "a dense model"
     tf.keras.utils.set_random_seed(seed)
-    network = start if starts_in_float else model(name, dataset.classes, quantizer, bits, recipe.dropout)
+    network = start if name in CONVOLUTIONAL else model(name, dataset.classes, quantizer, bits, recipe.dropout)
     raw, labels = training_windows(dataset.train, recipe.windows, dataset.classes, recipe.augmentation, seed)
     normalization = Normalization.fit(raw, dataset.keywords)
-    inputs, targets = normalization(raw), tf.one_hot(labels, dataset.classes)
-    rate = recipe.learning_rate or learning_rate(name, quantizer, bits)
+    inputs, targets = tf.constant(normalization(raw)), tf.one_hot(labels, dataset.classes)
     same = "".join(map(repr, (name, recipe, seed, bits, getattr(quantizer, "__name__", quantizer))))
-    training = _Training(
-        recipe, tf.constant(inputs), targets, seed, _State(state, same.encode() + raw.tobytes()), progress
-    )
-
-    if starts_in_float:
-        if network is None:
-            network = model(name, dataset.classes, dropout=recipe.dropout)
-            network = training.run(network, title, (recipe.updates, 0), rate)
-        if bits is not None:
-            network = quantized(network, bits, quantizer, inputs[: recipe.calibration])
-            network = training.fine_tune(network, f"{title} at {bits} bits", rate)
+    training = _Training(recipe, inputs, targets, seed, _State(state, same.encode() + raw.tobytes()), progress)
+    rate = recipe.learning_rate or learning_rate(name, quantizer, bits)
+    if name in CONVOLUTIONAL:
+        network = _train_convolutional(training, str(name), network, quantizer, bits, rate)
     else:
+        title = name if isinstance(name, str) else "a dense model"
         second = 0 if is_float(name, bits) else second_stage_updates(recipe.updates, recipe.second_stage)
         network = training.run(network, title, (recipe.updates, second), rate)
     training.state.remove()
     return Trained(network, normalization, time.perf_counter() - begin)
+
+
+def _train_convolutional(
+    training: _Training, name: str, network: Any, quantizer: Callable[..., Any] | None, bits: int | None, rate: float
+) -> Any:
+    """Trains a convolutional model: in float, unless `network` is that model, and with bits its quantized twin."""
+    recipe = training.recipe
+    if network is None:
+        network = model(name, training.targets.shape[1], dropout=recipe.dropout)
+        network = training.run(network, name, (recipe.updates, 0), rate)
+    if bits is not None:
+        network = quantized(network, bits, quantizer, training.inputs[: recipe.calibration].numpy())
+        network = training.fine_tune(network, f"{name} at {bits} bits", rate)
+    return network
 
 
 def learning_rate(
