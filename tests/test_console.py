@@ -10,7 +10,7 @@ from subbyte.console import console
 from subbyte.converter import convert
 from subbyte.converter.report import print_layers
 from subbyte.keyword_spotting.evaluate import Report, report_table
-from subbyte.keyword_spotting.metrics import Interval
+from subbyte.keyword_spotting.intervals import Interval
 
 NAME = "models/of/the/thirtieth/try/" + "keyword_spotting_" * 8 + "packed.tflite"
 ANY = Interval(0.5, 0.4, 0.6)
