@@ -99,7 +99,7 @@ def print_layers(console: Console, result: Result) -> None:
 
 def print_summary(console: Console, summary: Summary) -> None:
     """The line of what the conversion gains."""
-    console.print(f"the file: {summary}", soft_wrap=True, highlight=False)
+    console.print(f"the file: {summary}\n", soft_wrap=True, highlight=False)
 
 
 def print_post_training(console: Console, made: Any) -> None:
