@@ -513,7 +513,7 @@ def test_codes_of_another_type_than_asked_for(bits, io, codes):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("arguments", [{"target": "int3"}, {"io": "uint8"}])
+@pytest.mark.parametrize("arguments", [{"target": "int3"}, {"io": "uint4"}])
 def test_unknown_choices_are_refused_before_any_work(arguments):
     with pytest.raises(ConversionError, match=r"unknown .*choose"):
         convert("no such file", **arguments)
