@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,16 @@ def pytest_configure() -> None:
     gone = [name for name in SLOW if not (Path(__file__).parent / f"{name}.py").is_file()]
     if gone:
         raise pytest.UsageError(f"tests/conftest.py lists files that do not exist: {', '.join(gone)}")
+
+
+#: What chooses the Keras version, as the run began.
+_LEGACY = os.environ.get("TF_USE_LEGACY_KERAS")
+
+
+def pytest_runtest_setup() -> None:
+    """Takes back what importing TFMOT sets for every process that is started later."""
+    if _LEGACY is None:
+        os.environ.pop("TF_USE_LEGACY_KERAS", None)
 
 
 @pytest.hookimpl(tryfirst=True)
