@@ -59,8 +59,9 @@ def clone(layer: Any, name: str, **changes: Any) -> Any:
 
 def _in_float32(config: Any) -> Any:
     """A layer's configuration without mixed precision."""
-    if isinstance(config, list | tuple):
-        return type(config)(_in_float32(item) for item in config)
+    if isinstance(config, list | tuple):  # tf-keras has lists of a class of its own, which no generator makes
+        items = [_in_float32(item) for item in config]
+        return tuple(items) if isinstance(config, tuple) else items
     if not isinstance(config, dict):
         return config
     plain = {key: _in_float32(value) for key, value in config.items()}
