@@ -84,7 +84,7 @@ def mel_energies(audio: Floats) -> NDArray[np.float32]:
     audio = np.asarray(audio, np.float64)
     if audio.ndim != 1 or len(audio) < FRAME_LENGTH:
         raise ValueError(f"audio must be [samples] with at least {FRAME_LENGTH} samples (25 ms), got {audio.shape}")
-    # Whenever numpy makes a view read-only, it keeps some 50 bytes for the garbage collector. Nothing is written here.
+    # Nothing is written here; but numpy keeps some 50 bytes for each view that it is told to make read-only.
     windows = np.lib.stride_tricks.sliding_window_view(audio, FRAME_LENGTH, writeable=True)
     frames = windows[::FRAME_STEP]
     spectrum = np.fft.rfft(frames * hann_window(), FFT_LENGTH)
