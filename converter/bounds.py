@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from .flatbuffer import TensorType
 from .graph import Graph
-from .integer_ops import IntegerOp, LinearOp
+from .integer_ops import IntegerOp, is_integer_op
 from .quantize_ops import is_shift
 
 #: Stock ops that hand codes on as they are.
@@ -38,12 +38,13 @@ def keras_bounds(graph: Graph) -> dict[int, Bound | None]:
     bounds: dict[int, Bound | None] = {tensor: Bound() for tensor in graph.inputs}
     for op in graph.operators:
         before = [bounds.get(int(tensor), Bound()) for tensor in op.inputs]
-        if any(bound is None for bound in before) or (isinstance(op, LinearOp) and op.stock):
-            after = None
-        elif isinstance(op, LinearOp):
-            after = _behind(graph, op, before[0] or Bound())
-        else:
-            after = max((b for b in before if b), key=lambda b: b.share) if _only_moves(graph, op) else None
+        known = [bound for bound in before if bound is not None]
+        worst = max(known, key=lambda bound: bound.share, default=Bound())
+        after: Bound | None = None
+        if len(known) == len(before) and is_integer_op(op):
+            after = None if op.stock else _behind(graph, op, worst)
+        elif len(known) == len(before) and _only_moves(graph, op):
+            after = worst
         bounds.update((int(tensor), after) for tensor in op.outputs)
     return bounds
 

@@ -44,7 +44,7 @@ from .preference import PREFERENCES
 from .report import print_comparisons, print_layers, print_post_training, print_summary, to_json
 from .summary import Summary
 from .targets import TARGETS
-from .verification import load_inputs, read_arrays, verify
+from .verification import load_inputs, read_arrays, untested, verify
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A .keras file, a SavedModel folder or an int8 .tflite.")
@@ -129,13 +129,14 @@ def _convert() -> int:
         contents = _contents(result.tflite, outputs)
     comparisons, samples, inputs = None, 0, None
     if FLAGS.verify is not None:
-        inputs = load_inputs(Path(FLAGS.verify), list(conversion.graph.named("inputs")))
+        inputs = load_inputs(Path(FLAGS.verify), conversion)
         with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
             task = progress.add_task("verifying", total=1.0)
-            comparisons = verify(conversion, inputs, lambda share: progress.update(task, completed=share))
+            comparisons = verify(conversion, inputs, lambda share: progress.update(task, completed=share), FLAGS.target)
+        result.notes.extend(untested(conversion))
         samples = len(next(iter(inputs.values())))
     elif FLAGS.calibration is not None and report is not None:
-        inputs = load_inputs(Path(FLAGS.calibration), list(conversion.graph.named("inputs")))
+        inputs = load_inputs(Path(FLAGS.calibration), conversion)
     if report is not None:
         with errors.status("measuring for the report") if errors.is_terminal else nullcontext():
             from subbyte.reports import conversion_page
@@ -153,7 +154,7 @@ def _convert() -> int:
         if result.post_training is not None:
             print_post_training(console, result.post_training)
         if comparisons is not None:
-            print_comparisons(console, comparisons, samples)
+            print_comparisons(console, comparisons, samples, FLAGS.target)
         _print_outputs(console, outputs)
     return 0 if all(comparison.passed for comparison in comparisons or []) else DIFFERS
 

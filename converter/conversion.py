@@ -14,7 +14,7 @@ from .errors import ConversionError
 from .flatbuffer import TensorType
 from .from_markers import lift_markers
 from .graph import Graph, readable
-from .integer_ops import LinearOp
+from .integer_ops import IntegerOp, LinearOp, is_integer_op
 from .io_types import SAME, check_io, set_io
 from .layer_names import layer_name
 from .loading import check_loads
@@ -171,6 +171,10 @@ class Conversion:
         return cls(graph, notes, io, source, requantized, without_loss and prefer is not None)
 
     @property
+    def integer_ops(self) -> list[IntegerOp]:
+        return [op for op in self.graph.operators if is_integer_op(op)]
+
+    @property
     def linear_ops(self) -> list[LinearOp]:
         return [op for op in self.graph.operators if isinstance(op, LinearOp)]
 
@@ -236,8 +240,10 @@ class Conversion:
         graph = self.graph.copy()
         if expose:
             graph.main.outputs = list(expose)
+            for tensor in expose:  # Python cannot ask for an output with a name in Latin-1
+                graph.tensor(tensor).name = graph.name(tensor).encode()
             graph.model.signatureDefs = None
-        for op in [op for op in graph.operators if isinstance(op, LinearOp)]:
+        for op in [op for op in graph.operators if is_integer_op(op)]:
             graph.replace(op, TARGETS[target].write(graph, op))
         graph.prune()
         return graph.write()
@@ -255,7 +261,7 @@ class Conversion:
         notes = []
         for op in self.graph.operators:
             kind = self.graph.kind(op)
-            if isinstance(op, LinearOp) or kind in ("QUANTIZE", "DEQUANTIZE", "CAST"):
+            if is_integer_op(op) or kind in ("QUANTIZE", "DEQUANTIZE", "CAST"):
                 continue
             if any(self.graph.tensor(int(output)).type == TensorType.FLOAT32 for output in op.outputs):
                 notes.append(Note(layer_name(self.graph, op), f"runs in float ({kind}){mend}"))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeGuard
 
 import numpy as np
 
@@ -69,6 +69,11 @@ class IntegerOp(Protocol):
 
     def gain(self, graph: Graph) -> float:
         """How many codes of the output one code of the input moves at most."""
+
+
+def is_integer_op(op: object) -> TypeGuard[IntegerOp]:
+    """Whether an operator of a graph is one that no target has written yet."""
+    return not hasattr(op, "opcodeIndex")
 
 
 @dataclass

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from subbyte.console import add_columns
 
+from .comparison import Comparison
 from .conversion import Result
 from .summary import Summary
-from .verification import Comparison
 from .wording import (
     comparison_cells,
     comparison_sentences,
@@ -51,15 +51,18 @@ def to_json(result: Result, comparisons: list[Comparison] | None, summary: Summa
             "wants_training": made.wants_training,
         }
     if comparisons is not None:
-        report["verification"] = [dataclasses.asdict(c) | {"passed": c.passed} for c in comparisons]
+        report["verification"] = [
+            dataclasses.asdict(c) | {"largest": _finite(c.largest), "sqnr_db": _finite(c.sqnr_db), "passed": c.passed}
+            for c in comparisons
+        ]
     for layer in report["layers"]:
         layer["sqnr_db"] = _finite(layer["sqnr_db"])
     return json.dumps(report, indent=2, allow_nan=False)
 
 
-def _finite(ratio: float | None) -> float | None:
+def _finite(number: float | None) -> float | None:
     """Perfect weights have an infinite ratio, which JSON does not know."""
-    return None if ratio == math.inf else ratio
+    return number if number is not None and math.isfinite(number) else None
 
 
 def print_layers(console: Console, result: Result) -> None:
@@ -115,9 +118,10 @@ def print_post_training(console: Console, made: Any) -> None:
         console.print(sentence, soft_wrap=True, highlight=False)
 
 
-def print_comparisons(console: Console, comparisons: list[Comparison], samples: int) -> None:
-    """The table of what differs from the packed model."""
-    table = Table(title=f"Packed model against others on {samples} inputs", title_justify="left", box=box.SIMPLE_HEAD)
+def print_comparisons(console: Console, comparisons: list[Comparison], samples: int, target: str) -> None:
+    """The table of what differs from the model that is written for `target`."""
+    title = f"{target.capitalize()} model against others on {samples} inputs"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     add_columns(table, "layer", "against")
     add_columns(table, "codes", "differ", "largest", "allowed", justify="right")
     add_columns(table, "")

@@ -23,12 +23,13 @@ class Target:
     Attributes:
         writers: by `IntegerOp.kind`, what makes operators of TFLite from one. One of them has the weights.
         weight_bits: of the container of a stored weight.
-        bound: how far an output may stand from the integers of the op, in any interpreter that runs the target.
+        bound: how far what the stock interpreter gives may stand from the integers of the ops, which `--verify` holds
+            the target to; None where nothing is promised.
     """
 
     writers: Mapping[str, Callable[[Graph, Any], list]]
     weight_bits: Callable[[LinearOp], int]
-    bound: Bound = Bound()  # noqa: RUF009  it is frozen
+    bound: Bound | None = Bound()  # noqa: RUF009  it is frozen
 
     def write(self, graph: Graph, op: IntegerOp) -> list:
         """The operators that take the place of `op`; they are not put into the graph."""
@@ -40,11 +41,11 @@ class Target:
         return next(written for written in self.write(graph, op) if graph.kind(written) in kinds)
 
 
-#: By the name that `--target` has for them. All of them give the op's own integers, code for code.
+#: By the name that `--target` has for them. The interpreter's own 4-bit kernels round by an older rule.
 TARGETS = {
     "packed": Target({LinearOp.kind: write_packed}, lambda op: op.grid.bits),
     "int8": Target({LinearOp.kind: write_int8}, lambda op: 8),
-    "int4": Target({LinearOp.kind: write_int4}, lambda op: 4 if fits_int4(op) else 8),
+    "int4": Target({LinearOp.kind: write_int4}, lambda op: 4 if fits_int4(op) else 8, None),
 }
 
 

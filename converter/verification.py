@@ -1,50 +1,35 @@
-"""Runs a model three ways over real inputs and counts the codes that differ: Keras, stock int8 ops, packed ops."""
+"""Runs what a conversion writes beside what it was made from, over real inputs, and counts what differs.
+
+Every model has one interpreter, and the samples are fed in order: what keeps a state is run over one sequence.
+"""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter as StockInterpreter
 
-from subbyte.kernels import Interpreter
+from subbyte.schemas.samples import samples_by_input
 
 from .bounds import MOVES, Bound, keras_bounds
+from .comparison import Comparison, compare, compare_outputs
 from .conversion import Conversion
 from .errors import ConversionError
-from .flatbuffer import CODE_RANGES, TensorType
+from .feeding import End, Feed, Model, Signature, signatures
+from .flatbuffer import TensorType
 from .graph import Graph
+from .targets import TARGETS, find_target
 
+#: So many samples are read of what gives them piece by piece and need not end.
+MOST_SAMPLES = 10_000
 
-@dataclass(frozen=True)
-class Comparison:
-    """One tensor in two models.
-
-    Attributes:
-        layer: the layer, or the model's output.
-        against: what the packed model is compared with.
-        codes: how many were compared.
-        differing: how many are not equal.
-        largest: largest difference, in codes.
-        bound: what may differ; None where nothing is promised.
-        same_top: of a requantized model's output against the original's: share of the samples whose largest code, the
-            class, is the same; else None.
-    """
-
-    layer: str
-    against: str
-    codes: int
-    differing: int
-    largest: int
-    bound: Bound | None
-    same_top: float | None = None
-
-    @property
-    def passed(self) -> bool:
-        bound = self.bound
-        return bound is None or (self.differing <= bound.share * self.codes and self.largest <= bound.codes)
+#: Ops that give something else each time.
+_RANDOM = ("RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL", "STABLEHLO_RNG_BIT_GENERATOR")
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -61,9 +46,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise ConversionError(f"cannot read {path}: give an .npz written by numpy.savez ({error})") from error
 
 
-def load_inputs(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+def load_inputs(path: Path, conversion: Conversion) -> dict[str, np.ndarray]:
     """Arrays by input name from an .npz. Raises ConversionError, naming what is missing."""
-    arrays = read_arrays(path)
+    arrays, names = read_arrays(path), list(_ranks(_source_signatures(conversion)))
     if len(names) == 1 and len(arrays) == 1:
         return {names[0]: next(iter(arrays.values()))}
     missing = [name for name in names if name not in arrays]
@@ -72,184 +57,129 @@ def load_inputs(path: Path, names: list[str]) -> dict[str, np.ndarray]:
     return {name: arrays[name] for name in names}
 
 
+def feed(conversion: Conversion, inputs: Any) -> Feed:
+    """Inputs of a model's main signature; see `verify`."""
+    taken = _source_signatures(conversion)
+    return _feed(conversion, taken[0], signatures(conversion.graph)[0], _arrays(taken, inputs))
+
+
 def verify(
-    conversion: Conversion, inputs: dict[str, np.ndarray], progress: Callable[[float], None] = lambda share: None
+    conversion: Conversion,
+    inputs: Any,
+    progress: Callable[[float], None] = lambda share: None,
+    target: str = "packed",
 ) -> list[Comparison]:
-    """Compares the packed model with the int8 target, with the Keras model or SavedModel that it was made from, if it
-    was, and after requantization with the original file, of which nothing is promised.
+    """Compares what is written with what it was made from.
+
+    Layer by layer and in all outputs, the model for `target` with that for the int8 target (the int8 target itself
+    with the packed one), and with the Keras model or SavedModel, if it comes from one. Every output of every signature
+    of the written file with the original `.tflite`, if it comes from one; nothing is promised of that after
+    requantization.
 
     Args:
         conversion: a model in integer ops.
-        inputs: by name, [samples, ...] each, real values; what a model takes as int16 is rounded to codes first.
+        inputs: by the names that the inputs have in the model that was converted, in any form that
+            `subbyte.schemas.samples.samples_by_input` takes: a dictionary of arrays, one array, a `tf.data.Dataset`, a
+            generator. `feeding` has the rule for shapes and types.
         progress: called with the share that is done.
+        target: which file is written.
 
     Raises:
-        ConversionError: inputs that do not fit the model.
+        ConversionError: inputs that do not fit the model, or what cannot be fed or compared, by its name.
     """
-    check_feedable(conversion.graph)
-    samples = check_inputs(conversion.graph, inputs)
-    inputs = _on_codes(conversion.graph, inputs)
-    points = _points(conversion)
-    tensors = [point.tensor for point in points]
-    runs = {target: Exposed(conversion.graph, conversion.tflite(target, tensors)) for target in ("packed", "int8")}
-    requantized: dict[str, int] = {}
-    if conversion.bits is not None:
-        requantized = _quantized_outputs(conversion.graph)
-        # 8 bits lose nothing, and give a bias to convolutions that have none, which the stock interpreter wants.
-        original = Conversion.start(conversion.source.tflite, conversion.io, bits=8)
-        check_feedable(original.graph)
-        if not requantized:
-            name = next(iter(conversion.graph.named("outputs")), "none")
-            raise ConversionError(f"--verify cannot compare output {name!r} with the original's: nothing quantizes it")
-        outputs = _quantized_outputs(original.graph)
-        absent = [name for name in requantized if name not in outputs]
-        if absent:
-            raise ConversionError(f"--verify cannot compare output {absent[0]!r}: nothing quantizes it in the original")
-        exposed = original.tflite("int8", [outputs[name] for name in requantized])
-        runs["original"] = Exposed(original.graph, exposed)
-    codes: dict[str, list[list[np.ndarray]]] = {target: [] for target in runs}
-    for sample in range(samples):
-        row = {name: values[sample : sample + 1] for name, values in inputs.items()}
-        for target, run in runs.items():
-            codes[target].append(run(row))
-        progress((sample + 1) / samples)
-    joined = {target: [np.concatenate(column) for column in zip(*codes[target], strict=True)] for target in runs}
-    packed, int8 = joined["packed"], joined["int8"]
-    comparisons = [
-        _compare(point.name, "int8 target", ours, stock, Bound())
-        for point, ours, stock in zip(points, packed, int8, strict=True)
+    find_target(target)
+    taken, given = _source_signatures(conversion), signatures(conversion.graph)
+    arrays = _arrays(taken, inputs)
+    pairs = [
+        _Pair(theirs, ours, _feed(conversion, theirs, ours, arrays)) for theirs, ours in zip(taken, given, strict=True)
     ]
-    if conversion.source.reference is not None:
-        keras = conversion.source.reference(inputs)
-        for point, ours in zip(points, packed, strict=True):
-            if point.in_keras in keras:
-                expected = point.to_codes(keras[point.in_keras])
-                comparisons.append(_compare(point.name, "Keras", ours, expected.reshape(ours.shape), point.bound))
-    for name, expected in zip(requantized, joined.get("original", ()), strict=True):
-        comparisons.append(_against_original(name, packed[tensors.index(requantized[name])], expected))
-    return comparisons
+    other = "packed" if target == "int8" else "int8"
+    is_tflite = conversion.source.reference is None
+    done = _Counter(2 * sum(pair.feed.runs for pair in [pairs[0], *(pairs if is_tflite else [])]), progress)
+    comparisons = _compare_layers(conversion, pairs[0], (target, other), done)
+    return comparisons + (_compare_with_original(conversion, pairs, target, done) if is_tflite else [])
 
 
-@dataclass(frozen=True)
-class _Point:
-    """A quantized tensor to compare."""
-
-    tensor: int
-    name: str
-    in_keras: str | None
-    scale: float
-    zero_point: int
-    code_range: tuple[int, int]
-    bound: Bound | None
-
-    def to_codes(self, values: np.ndarray) -> np.ndarray:
-        codes = np.rint(values.astype(np.float64) / self.scale) + self.zero_point
-        return np.clip(codes, *self.code_range).astype(np.int64)
+def untested(conversion: Conversion) -> list[str]:
+    """A line for what `verify` does not compare."""
+    state = _state(conversion.graph)
+    if conversion.source.reference is None or state is None:
+        return []
+    return [f"--verify does not compare this model with Keras: it keeps a state from one input to the next ({state})"]
 
 
-def _points(conversion: Conversion) -> list[_Point]:
-    """The outputs of the linear ops in order, then those of the model that are none of them."""
-    graph = conversion.graph
-    bounds = keras_bounds(graph)
-    outputs = {tensor: name for name, tensor in _quantized_outputs(graph).items()}
-    points = []
-    for op in conversion.linear_ops:
-        tensor = op.outputs[0]
-        in_keras = op.tap or outputs.get(tensor)
-        points.append(_Point(tensor, op.layer, in_keras, *_quantization(graph, tensor), bounds[tensor]))
-        outputs.pop(tensor, None)
-    for quantized, name in outputs.items():
-        points.append(_Point(quantized, name, name, *_quantization(graph, quantized), bounds[quantized]))
-    return points
-
-
-def _quantized_outputs(graph: Graph) -> dict[str, int]:
-    """The quantized tensors that are or make the model's outputs, by name; without outputs that nothing quantizes."""
-    found = {name: _quantized(graph, tensor) for name, tensor in graph.named("outputs").items()}
-    return {name: tensor for name, tensor in found.items() if tensor is not None}
-
-
-def _quantized(graph: Graph, tensor: int) -> int | None:
-    """The quantized tensor that is or makes an output, if one does."""
-    if graph.quantization(tensor) is not None:
-        return tensor
-    producer = graph.producer(tensor)
-    if producer is not None and graph.kind(producer) == "DEQUANTIZE":
-        return int(producer.inputs[0])
+def _state(graph: Graph) -> str | None:
+    """The first op that keeps something from one run to the next."""
+    for op in graph.operators:
+        variable = any(tensor >= 0 and graph.tensor(int(tensor)).isVariable for tensor in op.inputs)
+        if variable or graph.kind(op) in ("READ_VARIABLE", "ASSIGN_VARIABLE"):
+            return graph.kind(op)
     return None
 
 
-def _quantization(graph: Graph, tensor: int) -> tuple[float, int, tuple[int, int]]:
-    """(scale, zero point, smallest and largest code)."""
-    quantization = graph.quantization(tensor)
-    assert quantization is not None, "a compared tensor is quantized"
-    return *quantization, CODE_RANGES[graph.tensor(tensor).type]
+@dataclass(frozen=True)
+class _Pair:
+    """A signature in the model that was converted and in what it became, and what both are fed."""
+
+    theirs: Signature
+    ours: Signature
+    feed: Feed
 
 
-#: Types that `Exposed` feeds, and the ops that keep something from one run to the next.
-_FED = (TensorType.FLOAT32, TensorType.FLOAT64, TensorType.INT8, TensorType.INT16)
-_STATE = {
-    "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE", "HASHTABLE", "SVDF", "LSTM", "RNN",
-    "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_LSTM",
-    "BIDIRECTIONAL_SEQUENCE_RNN",
-}  # fmt: skip
+class _Counter:
+    """Tells which share of the runs is done."""
+
+    def __init__(self, total: int, progress: Callable[[float], None]) -> None:
+        self._total, self._progress, self._count = total, progress, 0
+
+    def __call__(self) -> None:
+        self._count += 1
+        self._progress(self._count / self._total)
 
 
-def check_feedable(graph: Graph) -> None:
-    """Raises ConversionError, naming the input or op, for a model that cannot be compared one sample at a time.
-
-    What is not tested must not be called ok.
-    """
-    names = [graph.name(tensor) for tensor in graph.inputs]
-    if len(graph.named("inputs")) != len(names):
-        raise ConversionError(f"--verify feeds inputs by name, and two are called {names[0]!r}: name them apart")
-    for name, tensor in graph.named("inputs").items():
-        shape, kind = graph.shape(tensor), graph.tensor(tensor).type
-        if not shape or shape[0] != 1:
-            raise ConversionError(f"--verify feeds one sample at a time, and input {name!r} is {list(shape)}: batch 1")
-        if kind not in _FED:
-            raise ConversionError(f"--verify feeds float, int8 and int16, and input {name!r} is of type {kind}")
-    for name, tensor in graph.named("outputs").items():
-        shape = graph.shape(tensor)
-        if not shape or shape[0] != 1:
-            raise ConversionError(f"--verify wants a batch of 1, and output {name!r} is {list(shape)}")
-    state = [op for op in graph.operators if graph.kind(op) in _STATE]
-    if state:
-        raise ConversionError(f"--verify cannot compare a model with state yet ({graph.kind(state[0])})")
+def _source_signatures(conversion: Conversion) -> list[Signature]:
+    """Of the model that was converted. Raises ConversionError where it cannot be compared."""
+    graph = Graph.read(conversion.source.tflite, conversion.source.name)
+    for subgraph in graph.model.subgraphs:
+        graph.main = subgraph
+        drawn = next((graph.kind(op) for op in graph.operators if graph.kind(op) in _RANDOM), None)
+        if drawn is not None:
+            raise ConversionError(f"--verify cannot compare a model that draws random numbers ({drawn})")
+    return signatures(graph)
 
 
-def check_inputs(graph: Graph, inputs: dict[str, np.ndarray]) -> int:
-    counts = set()
-    for name, tensor in graph.named("inputs").items():
-        shape = graph.shape(tensor)[1:]
-        if name not in inputs:
-            raise ConversionError(f"input {name!r} is missing: there is {', '.join(inputs) or 'nothing'}")
-        if inputs[name].dtype.kind not in "fiub":
-            raise ConversionError(f"input {name!r} holds {inputs[name].dtype}, not numbers")
-        if inputs[name].ndim == 0 or inputs[name].shape[1:] != shape:
-            raise ConversionError(
-                f"input {name!r} is {list(inputs[name].shape)}, the model takes [samples, {', '.join(map(str, shape))}]"
-            )
-        if not np.all(np.isfinite(inputs[name])):
-            raise ConversionError(f"input {name!r} holds NaN or infinity")
-        counts.add(len(inputs[name]))
-    if len(counts) != 1 or counts == {0}:
-        raise ConversionError("every input needs the same number of samples, at least one")
-    return counts.pop()
+def _ranks(taken: Sequence[Signature]) -> dict[str, int]:
+    """Numbers of dimensions, samples included, by the names of all inputs."""
+    return {end.name: max(1, len(end.shape)) for signature in taken for end in signature.inputs}
 
 
-def _on_codes(graph: Graph, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The inputs, those that become int16 as the nearest numbers that codes stand for.
+def _arrays(taken: Sequence[Signature], inputs: Any) -> dict[str, np.ndarray]:
+    try:
+        return samples_by_input(inputs, _ranks(taken), MOST_SAMPLES, what="what --verify reads")
+    except ConversionError:
+        raise
+    except ValueError as error:
+        raise ConversionError(str(error)) from error
+
+
+def _feed(conversion: Conversion, theirs: Signature, ours: Signature, arrays: dict[str, np.ndarray]) -> Feed:
+    """Real numbers for one signature, on a grid where models would round them in different ways.
 
     Stock QUANTIZE ops break ties between int16 codes in two ways, by where in the tensor they are. float32 features lie
-    on ties often enough to hide what is to be compared.
+    on ties often enough to hide what is to be compared. And where one model takes codes and the other real numbers,
+    the one is given rounded codes, and the other rounds by itself.
     """
-    rounded = dict(inputs)
-    for name, tensor in graph.named("inputs").items():
-        scales = set(_int16_scales(graph, tensor))
-        if scales:
-            rounded[name] = np.rint(inputs[name] / min(scales)) * min(scales)
-    return rounded
+    grids = {}
+    for their_end, our_end in zip(theirs.inputs, ours.inputs, strict=True):
+        scales = [end.quantization[0] for end in (their_end, our_end) if end.quantization is not None]
+        if scales and their_end.dtype != our_end.dtype and conversion.source.reference is None:
+            grids[their_end.name] = scales[0]
+    if not ours.subgraph:
+        for end, tensor in zip(theirs.inputs, conversion.graph.inputs, strict=True):
+            wide = set(_int16_scales(conversion.graph, tensor))
+            if wide:
+                grids[end.name] = min(wide)
+    return Feed.of(theirs.inputs, arrays, grids)
 
 
 def _int16_scales(graph: Graph, tensor: int) -> Iterator[float]:
@@ -265,36 +195,98 @@ def _int16_scales(graph: Graph, tensor: int) -> Iterator[float]:
                 yield from _int16_scales(graph, int(output))
 
 
-class Exposed:
-    """A model in the stock interpreter; `graph` has the names of its inputs."""
-
-    def __init__(self, graph: Graph, model: bytes) -> None:
-        self._interpreter = Interpreter(model_content=model)
-        self._interpreter.allocate_tensors()
-        names = {tensor: name for name, tensor in graph.named("inputs").items()}
-        details = self._interpreter.get_input_details()
-        self._inputs = {names[tensor]: detail for tensor, detail in zip(graph.inputs, details, strict=True)}
-        self._points = [detail["index"] for detail in self._interpreter.get_output_details()]
-
-    def __call__(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        for name, detail in self._inputs.items():
-            values = inputs[name]
-            if detail["dtype"] in (np.int8, np.int16):
-                scale, zero_point = detail["quantization"]
-                ends = np.iinfo(detail["dtype"])
-                values = np.clip(np.rint(values / scale) + zero_point, ends.min, ends.max)
-            self._interpreter.set_tensor(detail["index"], values.astype(detail["dtype"]))
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(index) for index in self._points]
+def _run(model: Model, signature: Signature, pair: _Pair, done: _Counter) -> list[np.ndarray]:
+    """Rows of each output."""
+    runs = []
+    for run in range(pair.feed.runs):
+        runs.append(model.run(signature, list(pair.feed[run].values())))
+        done()
+    return [pair.feed.rows(column) for column in zip(*runs, strict=True)]
 
 
-def _against_original(output: str, codes: np.ndarray, expected: np.ndarray) -> Comparison:
-    top, expected_top = (values.reshape(len(values), -1).argmax(axis=1) for values in (codes, expected))
-    return replace(_compare(output, "original", codes, expected, None), same_top=float(np.mean(top == expected_top)))
+def _compare_with_original(
+    conversion: Conversion, pairs: Sequence[_Pair], target: str, done: _Counter
+) -> list[Comparison]:
+    """Every output of every signature, of the file that is written against the file that was given."""
+    original = Model(conversion.source.tflite, conversion.source.name, StockInterpreter)
+    written = Model(conversion.tflite(target), f"the {target} target")
+    comparisons = []
+    for pair in pairs:
+        rows = (_run(written, pair.ours, pair, done), _run(original, pair.theirs, pair, done))
+        ours, theirs = (
+            [found[place] for place in signature.places]
+            for signature, found in zip((pair.ours, pair.theirs), rows, strict=True)
+        )
+        requantized = conversion.bits is not None
+        bound = None if requantized else TARGETS[target].bound
+        for our_end, our_rows, their_end, their_rows in zip(
+            pair.ours.outputs, ours, pair.theirs.outputs, theirs, strict=True
+        ):
+            comparisons.append(compare_outputs((our_end, our_rows), (their_end, their_rows), bound, requantized))
+    return comparisons
 
 
-def _compare(layer: str, against: str, codes: np.ndarray, expected: np.ndarray, bound: Bound | None) -> Comparison:
-    difference = np.abs(codes.astype(np.int64) - expected.astype(np.int64))
-    return Comparison(
-        layer, against, difference.size, int(np.count_nonzero(difference)), int(difference.max(initial=0)), bound
+@dataclass(frozen=True)
+class _Point:
+    """A tensor to compare: its name for people, and in Keras, and what may differ from there."""
+
+    tensor: int
+    name: str
+    in_keras: str | None
+    end: End
+    bound: Bound | None
+
+
+def _points(conversion: Conversion) -> list[_Point]:
+    """The outputs of the ops in integers in order, then those of the model that are none of them."""
+    graph = conversion.graph
+    bounds = keras_bounds(graph)
+    outputs = {_behind_dequantize(graph, tensor): name for name, tensor in graph.named("outputs").items()}
+    points = []
+    for op in conversion.integer_ops:
+        for place, tensor in enumerate(op.outputs):
+            name = op.layer if len(op.outputs) == 1 else f"{op.layer}, output {place}"
+            in_keras = (op.tap if place == 0 else None) or outputs.get(tensor)
+            points.append(_Point(tensor, name, in_keras, End.of(graph.tensor(tensor), name), bounds[tensor]))
+            outputs.pop(tensor, None)
+    for tensor, name in outputs.items():
+        end = End.of(graph.tensor(tensor), name)
+        # Ops in float round in their own ways.
+        bound = bounds.get(tensor) if end.quantization is not None else None
+        points.append(_Point(tensor, name, name, end, bound))
+    return points
+
+
+def _behind_dequantize(graph: Graph, tensor: int) -> int:
+    """The tensor with the codes of an output, where it is made of some, else itself."""
+    producer = graph.producer(tensor)
+    if producer is not None and graph.kind(producer) == "DEQUANTIZE" and graph.quantization(int(producer.inputs[0])):
+        return int(producer.inputs[0])
+    return tensor
+
+
+def _compare_layers(conversion: Conversion, pair: _Pair, targets: tuple[str, str], done: _Counter) -> list[Comparison]:
+    """The main signature in two targets, and in Keras."""
+    points = _points(conversion)
+    ours, others = (
+        _run(
+            Model(conversion.tflite(name, [point.tensor for point in points]), f"the {name} target"),
+            pair.ours,
+            pair,
+            done,
+        )
+        for name in targets
     )
+    bound = TARGETS[targets[0]].bound
+    comparisons = [
+        compare(point.name, f"{targets[1]} target", rows, other, bound)
+        for point, rows, other in zip(points, ours, others, strict=True)
+    ]
+    if conversion.source.reference is None or untested(conversion):
+        return comparisons
+    keras = conversion.source.reference(pair.feed.joined())
+    return comparisons + [
+        compare(point.name, "Keras", rows, point.end.array(keras[point.in_keras]), bound and point.bound)
+        for point, rows in zip(points, ours, strict=True)
+        if point.in_keras in keras
+    ]

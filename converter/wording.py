@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from .comparison import Comparison
 from .conversion import Result
-from .verification import Comparison
 
 NOTHING = "-"
 
@@ -33,7 +33,7 @@ def comparison_cells(comparison: Comparison) -> tuple[str, ...]:
         comparison.against,
         f"{comparison.codes:,}",
         f"{comparison.differing:,}",
-        str(comparison.largest),
+        f"{comparison.largest:.6g}",
         allowed(comparison),
         "ok" if comparison.passed else "FAILED",
     )
@@ -42,7 +42,7 @@ def comparison_cells(comparison: Comparison) -> tuple[str, ...]:
 def allowed(comparison: Comparison) -> str:
     """What a comparison may find."""
     bound = comparison.bound
-    if comparison.same_top is not None:
+    if comparison.sqnr_db is not None:
         return "any: fewer bits"
     if bound is None:
         return "any: a stock op rounds"
@@ -50,12 +50,15 @@ def allowed(comparison: Comparison) -> str:
 
 
 def comparison_sentences(comparisons: Sequence[Comparison]) -> list[str]:
-    """How often a requantized model gives the answer of the original."""
-    return [
-        f"{comparison.layer}: its largest is the original's on {comparison.same_top:.1%} of the inputs."
-        for comparison in comparisons
-        if comparison.same_top is not None
-    ]
+    """For each output of a requantized model its noise, and how often it gives the original's class."""
+    sentences = []
+    for comparison in comparisons:
+        if comparison.sqnr_db is not None:
+            top = comparison.same_top
+            share = "" if top is None else f", its largest is the original's on {top:.1%} of the inputs"
+            ratio = decibel(comparison.sqnr_db)
+            sentences.append(f"{comparison.layer}: SQNR against the original, dB: {ratio}{share}.")
+    return sentences
 
 
 def post_training_sentences(made: Any) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from subbyte.converter import Conversion, Result
-from subbyte.converter.verification import Comparison
+from subbyte.converter.comparison import Comparison
 from subbyte.converter.wording import comparison_cells, comparison_sentences, decibel, post_training_sentences
 
 from .code_sections import activations_section, weights_section
@@ -71,23 +71,23 @@ def _verdict(comparisons: Sequence[Comparison] | None) -> tuple[str, str]:
     if comparisons is None:
         return "not done", "give --verify=FILE.npz"
     failed = sum(not comparison.passed for comparison in comparisons)
-    differing = sum(comparison.differing for comparison in comparisons if comparison.same_top is None)
+    differing = sum(comparison.differing for comparison in comparisons if comparison.sqnr_db is None)
     if failed:
         return "FAILED", f"{failed} of {len(comparisons)} comparisons"
-    codes = sum(comparison.codes for comparison in comparisons if comparison.same_top is None)
+    codes = sum(comparison.codes for comparison in comparisons if comparison.sqnr_db is None)
     return "passed", f"{differing:,} of {codes:,} codes differ"
 
 
 def _verified(comparisons: Sequence[Comparison] | None) -> Section:
     if comparisons is None:
         sentence = (
-            "Not done: --verify=FILE.npz compares the packed model with the int8 target and with what it was made "
+            "Not done: --verify=FILE.npz compares the written model with the int8 target and with what it was made "
             "from, on real inputs, code by code."
         )
         return Section("verification", "Verification", [sentence])
     columns = ("layer", "against", "codes", "differ", "by at most", "allowed", "")
     table = Table(
-        "Codes of the packed model that differ from others on the inputs of --verify",
+        "Codes of the written model that differ from others on the inputs of --verify",
         columns,
         [comparison_cells(comparison) for comparison in comparisons],
         texts=2,

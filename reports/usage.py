@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from subbyte.converter.conversion import Conversion
 from subbyte.converter.errors import ConversionError
+from subbyte.converter.feeding import Model, signatures
 from subbyte.converter.flatbuffer import CODE_RANGES
 from subbyte.converter.graph import Graph
 from subbyte.converter.integer_ops import LinearOp
-from subbyte.converter.verification import Exposed
+from subbyte.converter.verification import feed
 
 #: Inputs that the activations are measured on; more change no figure that a page shows.
 SAMPLES = 1000
@@ -141,10 +142,14 @@ def activations(conversion: Conversion, inputs: dict[str, np.ndarray] | None) ->
     tensors = _tensors(conversion.graph)
     if inputs is None:
         return list(tensors.values())
-    run = Exposed(conversion.graph, conversion.tflite("packed", list(tensors)))
+    model, signature = (
+        Model(conversion.tflite("packed", list(tensors)), "the packed target"),
+        signatures(conversion.graph)[0],
+    )
+    fed = feed(conversion, inputs)
     counts = [np.zeros(tensor.high - tensor.low + 1, np.int64) for tensor in tensors.values()]
-    for sample in range(min(SAMPLES, len(next(iter(inputs.values()))))):
-        outputs = run({name: values[sample : sample + 1] for name, values in inputs.items()})
+    for run in range(min(-(-SAMPLES // fed.group), fed.runs)):
+        outputs = model.run(signature, list(fed[run].values()))
         for count, tensor, codes in zip(counts, tensors.values(), outputs, strict=True):
             if codes.min() < tensor.low or codes.max() > tensor.high:
                 raise ConversionError(f"{tensor.name} left its range {tensor.low} to {tensor.high}: report this")

@@ -9,7 +9,11 @@ import numpy as np
 
 
 def samples_by_input(
-    given: Any, ranks: Mapping[str, int], most: int, keys: Mapping[str, str] | None = None
+    given: Any,
+    ranks: Mapping[str, int],
+    most: int,
+    keys: Mapping[str, str] | None = None,
+    what: str = "the calibration",
 ) -> dict[str, np.ndarray]:
     """Arrays by the names of the inputs, [samples, ...] each.
 
@@ -22,6 +26,7 @@ def samples_by_input(
         ranks: names of the inputs, in the order of a list, and their number of dimensions, samples included.
         most: so many samples are read of what comes in pieces, which need not end.
         keys: other names of inputs.
+        what: it is, for messages.
 
     Raises:
         ValueError: other inputs than the model takes, or pieces that cannot be joined.
@@ -29,7 +34,7 @@ def samples_by_input(
     if callable(given) and not hasattr(given, "shape"):
         given = given()
     if isinstance(given, Mapping | list | tuple) or hasattr(given, "shape"):
-        return {name: np.asarray(value) for name, value in _by_name(given, ranks, keys or {}).items()}
+        return {name: np.asarray(value) for name, value in _by_name(given, ranks, keys or {}, what).items()}
     if not isinstance(given, Iterable) and not hasattr(given, "__getitem__"):
         raise ValueError(f"{type(given).__name__} holds no inputs: give an array, or a dictionary by input name")
     pieces: dict[str, list[np.ndarray]] = {name: [] for name in ranks}
@@ -37,7 +42,7 @@ def samples_by_input(
     for piece in _pieces(given):
         inputs = piece[0] if isinstance(piece, tuple) else piece
         sizes = set()
-        for name, value in _by_name(inputs, ranks, keys or {}).items():
+        for name, value in _by_name(inputs, ranks, keys or {}, what).items():
             array = np.asarray(value)
             array = array[None] if array.ndim == ranks[name] - 1 else array
             pieces[name].append(array)
@@ -46,11 +51,11 @@ def samples_by_input(
         if count >= most:
             break
     if count == 0:
-        raise ValueError("the calibration is empty: give some hundred samples")
+        raise ValueError(f"{what} is empty: give some hundred samples")
     try:
         return {name: np.concatenate(arrays)[:most] for name, arrays in pieces.items()}
     except ValueError as error:
-        raise ValueError(f"the pieces of the calibration cannot be joined: {error}") from error
+        raise ValueError(f"the pieces of {what} cannot be joined: {error}") from error
 
 
 def _pieces(given: Any) -> Iterator[Any]:
@@ -59,7 +64,7 @@ def _pieces(given: Any) -> Iterator[Any]:
     return iter(given)
 
 
-def _by_name(given: Any, ranks: Mapping[str, int], keys: Mapping[str, str]) -> dict[str, Any]:
+def _by_name(given: Any, ranks: Mapping[str, int], keys: Mapping[str, str], what: str) -> dict[str, Any]:
     names = list(ranks)
     if isinstance(given, Mapping):
         named = {keys.get(key, key): value for key, value in given.items()}
@@ -67,11 +72,9 @@ def _by_name(given: Any, ranks: Mapping[str, int], keys: Mapping[str, str]) -> d
         if missing and len(names) == len(named) == 1:
             return {names[0]: next(iter(named.values()))}
         if missing:
-            raise ValueError(
-                f"the calibration has no array {missing[0]!r}: it holds {', '.join(map(str, given)) or 'nothing'}"
-            )
+            raise ValueError(f"{what} has no array {missing[0]!r}: it holds {', '.join(map(str, given)) or 'nothing'}")
         return {name: named[name] for name in names}
     arrays: Sequence[Any] = given if isinstance(given, list | tuple) else [given]
     if len(arrays) != len(names):
-        raise ValueError(f"the calibration has {len(arrays)} arrays, the model takes {len(names)} inputs")
+        raise ValueError(f"{what} has {len(arrays)} arrays, the model takes {len(names)} inputs")
     return dict(zip(names, arrays, strict=True))

@@ -329,7 +329,7 @@ def test_nothing_is_left_out_in_silence(conversion: Conversion, inputs: dict[str
     activations = tables["Quantized tensors on 50 inputs"]
     assert len(activations) == 1 + 3
     assert all(cell for row in activations for cell in row)
-    verification = tables["Codes of the packed model that differ"]
+    verification = tables["Codes of the written model that differ"]
     assert [row[-1] for row in verification[1:]] == ["ok"] * 4
     assert full.count("<svg") == 2 + 2 + 3
 
