@@ -68,7 +68,12 @@ flags.DEFINE_enum(
     list(PREFERENCES),
     "Without --bits: pack those layers of an int8 .tflite that make it smaller, or that run faster on this machine.",
 )
-flags.DEFINE_string("verify", None, "An .npz of real inputs, [samples, ...] by input name, to compare the models on.")
+flags.DEFINE_string(
+    "verify",
+    None,
+    "An .npz of real inputs, [samples, ...] by input name, to compare the models on; an array of exactly the type of a "
+    "quantized input holds codes.",
+)
 flags.DEFINE_bool("json", False, "Report in JSON on standard output.")
 flags.DEFINE_string("report", None, "An .html file to write: sizes, codes, ranges, times on this machine, in one page.")
 
