@@ -15,7 +15,9 @@ from subbyte.schemas import ENUMS, HEADER, PACKED_OPS, Grid, Op, PackedLayer, sp
 INT16 = ENUMS["ActivationType"].INT16
 
 OP_NAME = PACKED_OPS[Op.FULLY_CONNECTED]
-_TYPES = {name: getattr(schema.TensorType, name.upper()) for name in ("int8", "int16", "int64", "uint8", "float32")}
+_TYPES = {
+    name: getattr(schema.TensorType, name.upper()) for name in ("int8", "int16", "int32", "int64", "uint8", "float32")
+}
 
 
 @dataclass

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ import flatbuffers
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
+from models import Model
 
 #: By the name of the form.
 FORMS: dict[str, Callable[[], bytes]] = {}
@@ -352,3 +354,87 @@ def names_in_latin_1() -> bytes:
 def sparse_weights() -> bytes:
     return convert(lambda x: tf.matmul(x, np.where(many_values(64, 64) > 1.5, 1, 0).astype(np.float32)), (1, 64),
                    optimizations=[tf.lite.Optimize.DEFAULT, tf.lite.Optimize.EXPERIMENTAL_SPARSITY])  # fmt: skip
+
+
+@form
+def lstm() -> bytes:
+    """TensorFlow's converter fuses the loop of a layer of Keras 2 alone."""
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(0)
+    layers = [tf_keras.Input((6, 4), batch_size=1), tf_keras.layers.LSTM(8), tf_keras.layers.Dense(3)]
+    model, rng = tf_keras.Sequential(layers), np.random.default_rng(0)
+    model.layers[-1].set_weights([few_values(8, 3), np.zeros(3)])
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([rng.normal(size=(1, 6, 4)).astype(np.float32)] for _ in range(20))
+    converter.target_spec.supported_ops = [_OPS.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    return converter.convert()
+
+
+@form
+def svdf() -> bytes:
+    """A streaming layer with a state in int16, as wake words have it; the converter of today makes none."""
+    rng, model = np.random.default_rng(0), Model()
+    inputs, filters, memory, rank = 16, 8, 5, 2
+    x = model.tensor([1, inputs], scale=0.02)
+    features = model.tensor([filters, inputs], scale=0.01, data=rng.integers(-127, 128, (filters, inputs), "i1"))
+    time = model.tensor([filters, memory], "int16", 2e-5, data=rng.integers(-30000, 30001, (filters, memory), "<i2"))
+    bias = model.tensor([filters // rank], "int32", 2e-5 * 2e-4, data=rng.integers(-9999, 9999, filters // rank, "<i4"))
+    state = model.tensor([1, filters * memory], "int16", 2e-4)
+    model.tensors[state].isVariable = True
+    y = model.tensor([1, filters // rank], scale=0.05)
+    options = schema.SVDFOptionsT()
+    options.rank, options.fusedActivationFunction = rank, schema.ActivationFunctionType.RELU
+    tensors = [x, features, time, bias, state]
+    model.op(schema.BuiltinOperator.SVDF, tensors, [y], options, schema.BuiltinOptions.SVDFOptions)
+    weights = rng.integers(-7, 8, (3, filters // rank))
+    return model.finish([x], [model.fully_connected(y, weights, rng.integers(-99, 99, 3), np.float32([0.05]))])
+
+
+@form
+def recurrent_step() -> bytes:
+    """One step of a stateful recurrent layer: its state is a variable."""
+    state = tf.Variable(tf.zeros((1, 8)))
+
+    def step(x: Any) -> Any:
+        new = tf.tanh(tf.matmul(x, few_values(4, 8)) + tf.matmul(state.read_value(), few_values(8, 8, seed=1)))
+        state.assign(new)
+        return tf.matmul(new, few_values(8, 3, seed=2))
+
+    return convert(step, (1, 4), state=[state])
+
+
+@form
+def int64_and_bool_outputs() -> bytes:
+    def net(x: Any) -> dict[str, Any]:
+        y = two_layers(x)
+        return {"class": tf.argmax(y, 1, tf.int64), "sure": tf.reduce_max(y, 1) > 0.5}
+
+    return convert(net, (1, 16), ops=[_OPS.TFLITE_BUILTINS_INT8, _OPS.TFLITE_BUILTINS], **_FLOAT_ENDS)
+
+
+@form
+def several_signatures() -> bytes:
+    """Each runs a subgraph of its own."""
+
+    class Two(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((1, 16), tf.float32, name="x")])
+        def score(self, x: Any) -> Any:
+            return {"score": two_layers(x)}
+
+        @tf.function(input_signature=[tf.TensorSpec((1, 16), tf.float32, name="x")])
+        def embed(self, x: Any) -> Any:
+            return {"embedding": tf.nn.relu(tf.matmul(x, few_values(16, 12)))}
+
+    module, rng = Two(), np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures={"score": module.score, "embed": module.embed})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["score", "embed"])
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: (
+            (key, {"x": rng.normal(size=(1, 16)).astype(np.float32)}) for key in ("score", "embed") * 20
+        )
+        converter.target_spec.supported_ops = [_OPS.TFLITE_BUILTINS_INT8]
+        return converter.convert()
