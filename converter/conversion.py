@@ -270,7 +270,9 @@ class Conversion:
 
 def _io(io: str | None, is_keras: bool) -> str:
     """The type of the ends that is meant: a Keras model's own are float32."""
-    return (io or SAME) if not is_keras else "float32" if io in (None, SAME) else io
+    if io is None or io == SAME:
+        return "float32" if is_keras else SAME
+    return io
 
 
 def _row(op: LinearOp, size: LayerBytes, weight_bits: int) -> LayerReport:

@@ -16,6 +16,9 @@ from .graph import Graph
 #: What lies between the codes of a number in uint8 and in int8.
 _SHIFT = 128
 
+#: The other one of the two 8-bit types.
+_OTHER = {TensorType.UINT8: TensorType.INT8, TensorType.INT8: TensorType.UINT8}
+
 #: The first version of an op that knows a type of codes, where that is not 1.
 _VERSIONS = {
     ("QUANTIZE", TensorType.INT16): 2,
@@ -60,10 +63,6 @@ def add_twin(graph: Graph, tensor: int) -> int:
     codes = _OTHER[graph.tensor(tensor).type]
     name = f"{graph.name(tensor)}_{'int8' if codes == TensorType.INT8 else 'uint8'}"
     return graph.add_tensor(name, graph.shape(tensor), codes, one_scale(*_shifted(graph, tensor)))
-
-
-#: The other one of the two 8-bit types.
-_OTHER = {TensorType.UINT8: TensorType.INT8, TensorType.INT8: TensorType.UINT8}
 
 
 def _shifted(graph: Graph, tensor: int) -> tuple[float, int]:

@@ -57,13 +57,9 @@ class _SeparableConv(tf.keras.layers.Layer):
         super().__init__(activity_regularizer=activity_regularizer, **numerics.in_float32(kwargs))
         self.deployment = deployments.get(self.name, deployment, keywords)
         window = {
-            "kernel_size": kernel_size,
-            "strides": strides,
-            "padding": padding,
-            "depth_multiplier": depth_multiplier,
-            "data_format": data_format,
-            "dilation_rate": dilation_rate,
-        }
+            "kernel_size": kernel_size, "strides": strides, "padding": padding, "dilation_rate": dilation_rate,
+            "depth_multiplier": depth_multiplier, "data_format": data_format,
+        }  # fmt: skip
         kernel = (depthwise_quantizer, depthwise_initializer, depthwise_regularizer, depthwise_constraint)
         self.depthwise = self._depthwise(window, kernel)
         self.depthwise_activation = self._between(depthwise_activation)

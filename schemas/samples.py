@@ -37,12 +37,19 @@ def samples_by_input(
         return {name: np.asarray(value) for name, value in _by_name(given, ranks, keys or {}, what).items()}
     if not isinstance(given, Iterable) and not hasattr(given, "__getitem__"):
         raise ValueError(f"{type(given).__name__} holds no inputs: give an array, or a dictionary by input name")
+    return _joined(_pieces(given), ranks, most, keys or {}, what)
+
+
+def _joined(
+    given: Iterable[Any], ranks: Mapping[str, int], most: int, keys: Mapping[str, str], what: str
+) -> dict[str, np.ndarray]:
+    """The first `most` samples of what comes in pieces; see `samples_by_input`."""
     pieces: dict[str, list[np.ndarray]] = {name: [] for name in ranks}
     count = 0
-    for piece in _pieces(given):
+    for piece in given:
         inputs = piece[0] if isinstance(piece, tuple) else piece
         sizes = set()
-        for name, value in _by_name(inputs, ranks, keys or {}, what).items():
+        for name, value in _by_name(inputs, ranks, keys, what).items():
             array = np.asarray(value)
             array = array[None] if array.ndim == ranks[name] - 1 else array
             pieces[name].append(array)

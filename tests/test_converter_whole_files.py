@@ -8,12 +8,11 @@ from __future__ import annotations
 import functools
 import io
 import zipfile
-from collections.abc import Callable, Sequence
 
-import flatbuffers
 import numpy as np
 import pytest
 import tensorflow as tf
+import tflite_corpus
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
@@ -21,39 +20,6 @@ from subbyte import kernels
 from subbyte.converter import convert
 
 pytestmark = pytest.mark.once
-
-
-def few_values(*shape: int, seed: int = 0) -> np.ndarray:
-    """Weights of 15 values, which pack without loss; every channel has the largest."""
-    weights = np.random.default_rng(seed).integers(-7, 8, shape)
-    weights.reshape(-1, shape[-1])[0] = 7
-    return (weights / 16).astype(np.float32)
-
-
-def int8_tflite(call: Callable, *shapes: tuple[int, ...], state: Sequence[tf.Variable] = (), **settings) -> bytes:
-    """`call`, a function of tensors of these shapes, quantized by TensorFlow's converter."""
-    rng, module = np.random.default_rng(0), tf.Module()
-    module.state = list(state)
-    module.call = tf.function(call, input_signature=[tf.TensorSpec(shape, tf.float32) for shape in shapes])
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([module.call.get_concrete_function()], module)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: (
-        [rng.normal(size=shape).astype(np.float32) for shape in shapes] for _ in range(50)
-    )
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = converter.inference_output_type = settings.pop("ends", tf.int8)
-    if state:
-        converter.experimental_enable_resource_variables = True
-        converter._experimental_variable_quantization = True
-    return converter.convert()
-
-
-def edited(tflite: bytes, change: Callable[[schema.ModelT], None]) -> bytes:
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tflite))
-    change(model)
-    builder = flatbuffers.Builder(1 << 16)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
 
 
 def outputs(interpreter: Interpreter, steps: int = 20) -> list[np.ndarray]:
@@ -87,26 +53,30 @@ def expect_equal(original: bytes, **arguments) -> None:
 
 def ring_buffer() -> bytes:
     """A window over the last 24 inputs, its past in a variable."""
-    past, weights = tf.Variable(tf.zeros((1, 16))), few_values(24, 5)
+    past, weights = tf.Variable(tf.zeros((1, 16))), tflite_corpus.few_values(24, 5)
 
     def step(x):
         window = tf.concat([past.read_value(), x], 1)
         past.assign(window[:, 8:])
         return tf.matmul(window, weights)
 
-    return int8_tflite(step, (1, 8), state=[past])
+    return tflite_corpus.convert(step, (1, 8), state=[past])
 
 
 def running_sum() -> bytes:
     """A state that is assigned and never read in the same step but through the graph's order."""
-    total, first, second = tf.Variable(tf.zeros((1, 8))), few_values(8, 8), few_values(8, 3, seed=1)
+    total, first, second = (
+        tf.Variable(tf.zeros((1, 8))),
+        tflite_corpus.few_values(8, 8),
+        tflite_corpus.few_values(8, 3, seed=1),
+    )
 
     def step(x):
         before = total.read_value()
         total.assign(0.5 * before + tf.matmul(x, first))
         return tf.matmul(before + x, second)
 
-    return int8_tflite(step, (1, 8), state=[total])
+    return tflite_corpus.convert(step, (1, 8), state=[total])
 
 
 @pytest.mark.parametrize("build", [ring_buffer, running_sum], ids=lambda build: build.__name__)
@@ -128,22 +98,22 @@ def test_exposed_tensors_leave_the_effects_in():
 
 
 def test_control_flow_is_kept():
-    first, second = few_values(8, 8), few_values(8, 4, seed=1)
+    first, second = tflite_corpus.few_values(8, 8), tflite_corpus.few_values(8, 4, seed=1)
 
     def branches(x):
         y = tf.matmul(x, first)
         y = tf.cond(tf.reduce_sum(x) > 0, lambda: tf.nn.relu(y), lambda: -y)
         return tf.matmul(y, second)
 
-    original = int8_tflite(branches, (1, 8))
+    original = tflite_corpus.convert(branches, (1, 8))
     assert "IF" in kinds(original)
     expect_equal(original)
 
 
 @functools.cache
 def dense() -> bytes:
-    first, second = few_values(16, 12), few_values(12, 4, seed=1)
-    return int8_tflite(lambda x: tf.matmul(tf.nn.relu(tf.matmul(x, first)), second), (1, 16))
+    first, second = tflite_corpus.few_values(16, 12), tflite_corpus.few_values(12, 4, seed=1)
+    return tflite_corpus.convert(lambda x: tf.matmul(tf.nn.relu(tf.matmul(x, first)), second), (1, 16))
 
 
 def test_metadata_and_associated_files_are_kept():
@@ -152,7 +122,7 @@ def test_metadata_and_associated_files_are_kept():
         entry = schema.MetadataT(name=b"TFLITE_METADATA", buffer=len(model.buffers) - 1)
         model.metadata = [*(model.metadata or []), entry]
 
-    stream = io.BytesIO(edited(dense(), describe))
+    stream = io.BytesIO(tflite_corpus.edited(dense(), describe))
     with zipfile.ZipFile(stream, "a") as archive:
         archive.writestr("labels.txt", "yes\nno\n")
     for target in ("packed", "int8"):
@@ -167,7 +137,7 @@ def test_metadata_and_associated_files_are_kept():
 
 def test_further_signatures_are_told():
     class Two(tf.Module):
-        weights = tf.constant(few_values(8, 4))
+        weights = tf.constant(tflite_corpus.few_values(8, 4))
 
         @tf.function(input_signature=[tf.TensorSpec((1, 8))])
         def score(self, x):
@@ -200,12 +170,12 @@ def test_what_the_stock_interpreter_reads_is_read():
         model.buffers[0].data = np.zeros(0, np.uint8)
         model.subgraphs[0].tensors[-2].name = "größe".encode("latin-1")
 
-    expect_equal(edited(dense(), old_fashioned))
+    expect_equal(tflite_corpus.edited(dense(), old_fashioned))
 
 
 def test_a_vector_of_scales_has_one_dimension():
     """As public files have it: the dimension of the kernel at the bias, which no interpreter loads."""
-    depthwise, head = np.random.default_rng(3).normal(size=(5, 5, 16, 1)), few_values(16, 4)
+    depthwise, head = np.random.default_rng(3).normal(size=(5, 5, 16, 1)), tflite_corpus.few_values(16, 4)
     bias = np.linspace(-1, 1, 16)
 
     def net(x):
@@ -218,18 +188,18 @@ def test_a_vector_of_scales_has_one_dimension():
             if scales is not None and len(scales) == 16 and len(tensor.shape) == 1:
                 tensor.quantization.quantizedDimension = 3
 
-    plain = int8_tflite(net, (1, 8, 8, 16))
+    plain = tflite_corpus.convert(net, (1, 8, 8, 16))
     expected = outputs(Interpreter(model_content=plain))
-    odd = edited(plain, move)
+    odd = tflite_corpus.edited(plain, move)
     for bits in (None, 8):
         written = convert(odd, io="int8", bits=bits, prefer=None).tflite
         np.testing.assert_array_equal(outputs(kernels.Interpreter(model_content=written)), expected)
 
 
 def test_ends_in_uint8_become_what_is_asked_for():
-    first, second = few_values(16, 12), few_values(12, 4, seed=1)
+    first, second = tflite_corpus.few_values(16, 12), tflite_corpus.few_values(12, 4, seed=1)
     call = lambda x: tf.matmul(tf.nn.relu(tf.matmul(x, first)), second)  # noqa: E731
-    original = int8_tflite(call, (1, 16), ends=tf.uint8)
+    original = tflite_corpus.convert(call, (1, 16), inference_input_type=tf.uint8, inference_output_type=tf.uint8)
     expected = outputs(Interpreter(model_content=dense()))
     int8 = convert(original, io="int8", prefer=None)
     np.testing.assert_array_equal(outputs(kernels.Interpreter(model_content=int8.tflite)), expected)
@@ -241,13 +211,13 @@ def test_ends_in_uint8_become_what_is_asked_for():
 
 
 def test_any_batch_runs():
-    weights, head = few_values(3, 3, 1, 8), few_values(8 * 8 * 8, 5, seed=1)
+    weights, head = tflite_corpus.few_values(3, 3, 1, 8), tflite_corpus.few_values(8 * 8 * 8, 5, seed=1)
 
     def net(x):
         y = tf.nn.relu(tf.nn.conv2d(x, weights, 1, "SAME"))
         return tf.matmul(tf.reshape(y, (1, -1)), head)
 
-    original = int8_tflite(net, (1, 8, 8, 1))
+    original = tflite_corpus.convert(net, (1, 8, 8, 1))
     x = np.random.default_rng(0).integers(-128, 128, (6, 8, 8, 1)).astype(np.int8)
 
     def run(interpreter, batch):
