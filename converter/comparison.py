@@ -92,7 +92,10 @@ def _sqnr_db(values: np.ndarray, expected: np.ndarray) -> float:
 
 
 def _same_top(values: np.ndarray, expected: np.ndarray) -> float | None:
-    """Of [samples, ..., classes]; None where there is no one row of classes for each sample."""
+    """The share of samples [samples, ..., classes] whose largest class agrees.
+
+    None where there is no one row of classes for each sample.
+    """
     classes = expected.shape[-1]
     if expected.ndim < 2 or classes < 2 or expected[0].size != classes:
         return None

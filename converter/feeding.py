@@ -48,7 +48,7 @@ class End:
 
     @classmethod
     def of(cls, tensor: Any, name: str) -> End:
-        """Of a tensor in the file. Raises ConversionError where it holds no numbers, but strings or handles."""
+        """The end that a tensor of the file is. Raises ConversionError where it holds strings or handles."""
         dtype = _DTYPES.get(tensor.type)
         if dtype is None:
             raise ConversionError(f"--verify feeds and compares numbers, and {name!r} holds none")

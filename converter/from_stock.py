@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from subbyte.schemas import STOCK_OPS, Geometry, Grid, Op, Padding
+from subbyte.schemas import STOCK_OPS, Geometry, Grid, Op, Padding, first_and_last
 
 from .errors import ConversionError
 from .flatbuffer import TensorType, schema
@@ -62,8 +62,9 @@ def lift_stock(graph: Graph, bits: int | None = None, first_last_bits: int = 8, 
             lifted.append((op, _linear_op(graph, op, twins)))
         except _StaysStock as reason:
             reasons.setdefault(str(reason), []).append(op)
-    for place, (op, linear) in enumerate(lifted):
-        width = first_last_bits if place in (0, len(lifted) - 1) else bits
+    ends = _first_and_last(graph, [op for op, _ in lifted])
+    for op, linear in lifted:
+        width = first_last_bits if id(op) in ends else bits
         try:
             narrow = _narrow(graph, linear, None if bits is None else width)
             if bits is None and prefer is not None:
@@ -72,6 +73,14 @@ def lift_stock(graph: Graph, bits: int | None = None, first_last_bits: int = 8, 
         except _StaysStock as reason:
             reasons.setdefault(str(reason), []).append(op)
     return [_note(graph, ops, reason) for reason, ops in reasons.items()]
+
+
+def _first_and_last(graph: Graph, lifted: list[Any]) -> set[int]:
+    """Ids of the first and of the last ops among `lifted`."""
+    numbers = {id(op): number for number, op in enumerate(graph.operators)}
+    maker = {int(tensor): number for number, op in enumerate(graph.operators) for tensor in op.outputs}
+    made_by = [[maker[int(tensor)] for tensor in op.inputs if int(tensor) in maker] for op in graph.operators]
+    return {id(graph.operators[number]) for number in first_and_last(made_by, {numbers[id(op)] for op in lifted})}
 
 
 def _note(graph: Graph, ops: list[Any], reason: str) -> str:

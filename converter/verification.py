@@ -138,7 +138,7 @@ class _Counter:
 
 
 def _source_signatures(conversion: Conversion) -> list[Signature]:
-    """Of the model that was converted. Raises ConversionError where it cannot be compared."""
+    """The signatures of the model that was converted. Raises ConversionError where it cannot be compared."""
     graph = Graph.read(conversion.source.tflite, conversion.source.name)
     for subgraph in graph.model.subgraphs:
         graph.main = subgraph

@@ -16,7 +16,7 @@ TITLES = {"float32": "float32", "int8": "stock int8", "int4": "stock int4", "pac
 
 
 def total_cells(result: Result) -> dict[str, tuple[str, str, str]]:
-    """By target: its title, the bytes of the whole file, and these as a share of float32's."""
+    """The cells of a row by target: its title, the bytes of the whole file, and these as a share of float32's."""
     cells = {}
     for target, title in TITLES.items():
         size = result.totals[target]

@@ -21,7 +21,7 @@ MOST_SAMPLES = 512
 
 
 def check_calibration(model: tf.keras.Model, graph: FloatGraph, calibration: Any) -> list[np.ndarray]:
-    """At most MOST_SAMPLES samples for each of `graph.input_calls`.
+    """Returns at most MOST_SAMPLES samples for each of `graph.input_calls`.
 
     Args:
         model: the float one, for messages.
@@ -97,7 +97,7 @@ class Range:
 def activation_ranges(
     graph: FloatGraph, samples: list[np.ndarray], recipe: Recipe, done: Callable[[], None] = lambda: None
 ) -> dict[Tensor, Range]:
-    """Of every tensor of numbers. Raises ValueError where one is not finite."""
+    """The ranges of every tensor of numbers. Raises ValueError where one is not finite."""
     ranges = {}
     for number, outputs in graph.run([tf.constant(array) for array in samples]):
         for i, output in enumerate(outputs):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from .folding import MOST_SCALE_BITS
+from .folding import MOST_SCALE_BITS, most_bias
 
 GAINS = ("scalar", "channel", None)
 
@@ -57,6 +57,11 @@ class Deployment:
             raise ValueError(f"keep_zeros must be True or False, not {self.keep_zeros!r}")
         if self.input_bits not in (8, 16):
             raise ValueError(f"input_bits must be 8 or 16, not {self.input_bits!r}")
+
+    @property
+    def most_bias(self) -> float:
+        """The largest folded bias that shares 16 bits with a scale of fewer than 8 `scale_bits`."""
+        return most_bias(self.scale_bits)
 
     def get_config(self) -> dict[str, Any]:
         """The attributes as keyword arguments of a layer, which is how its own config stores them."""

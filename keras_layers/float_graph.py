@@ -345,7 +345,7 @@ def _rows(value: Any) -> list[_Row]:
 
 
 def _references(value: Any) -> list[Reference]:
-    """In the order of `tf.nest`, which is that of Keras."""
+    """The references in a nested value, in the order of `tf.nest`, which is that of Keras."""
     return [item for item in tf.nest.flatten(value) if isinstance(item, Reference)]
 
 

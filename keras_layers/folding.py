@@ -26,6 +26,11 @@ _EXPONENT_BITS = 2
 _MOST_STEPS = 2.0**22
 
 
+def most_bias(scale_bits: int) -> float:
+    """The bias that the kernel's 16 bits hold beside the exponent and the `scale_bits` of its scale."""
+    return 2.0 ** (15 - _EXPONENT_BITS - scale_bits)
+
+
 def fold(
     step: tf.Tensor,
     gain: tf.Tensor,
@@ -74,12 +79,12 @@ def to_grid(
 
 
 def _smallest_scale(scale: tf.Tensor, offset: tf.Tensor, resolution: float, scale_bits: int) -> tf.Tensor:
-    """Of each channel."""
+    """The smallest scale [channels] that still holds each channel's offset."""
     if scale_bits == MOST_SCALE_BITS:
         # A grid coarser than the scale itself holds no more of them: the kernel's bias counts in scales.
         return tf.maximum(tf.abs(offset) * (max(resolution, 1.0) / _MOST_STEPS), 2.0**-30)
     # Half of what the bias holds is left to the input's zero point, whose share the layer does not know.
-    most_steps = 2.0 ** (16 - _EXPONENT_BITS - scale_bits - 2)
+    most_steps = most_bias(scale_bits) / 2
     by_offset = tf.maximum(tf.abs(offset) * (resolution / most_steps), 2.0**-30)
     power = numerics.power_of_two_below(tf.reduce_max(tf.maximum(tf.abs(scale), by_offset)))
     return tf.maximum(by_offset, power * 2.0 ** (1 - 2**_EXPONENT_BITS))

@@ -132,7 +132,7 @@ def _same_top(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float | None:
 
 
 def _sqnr_db(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Of (float, quantized) outputs together."""
+    """The signal-to-noise ratio of (float, quantized) outputs together, in dB."""
     signal = sum(float(np.sum(np.square(floating, dtype=np.float64))) for floating, _ in pairs)
     noise = sum(float(np.sum(np.square(a.astype(np.float64) - b))) for a, b in pairs)
     return 10 * float(np.log10(signal / noise)) if noise > 0 and signal > 0 else float("inf")

@@ -51,7 +51,7 @@ class Recipe:
 
     @classmethod
     def clustered(cls, **arguments: Any) -> Recipe:
-        """For a model whose kernels have few distinct values each, as TFMOT's weight clustering leaves them.
+        """A recipe for a model whose kernels have few distinct values each, as TFMOT's weight clustering leaves them.
 
         Equal weights stay equal in 8 bits, and the converter packs a kernel of 16 values in 4 bits without loss.
         Training would move them apart.
@@ -61,15 +61,15 @@ class Recipe:
         """
         return cls(**{"bits": 8, "quantizer": _one_grid, **arguments})
 
-    def quantizer_of(self, name: str, is_edge: bool) -> Quantizer | None:
+    def quantizer_of(self, name: str, is_first_or_last: bool) -> Quantizer | None:
         """The kernel quantizer of the layer `name`; None leaves it in float.
 
         Args:
             name: of the layer.
-            is_edge: no layer with weights comes before it, or none after it.
+            is_first_or_last: no layer with weights comes before it, or none after it.
         """
         chosen: int | Quantizer | None = self.bits
-        if is_edge and self.first_last_bits is not None:
+        if is_first_or_last and self.first_last_bits is not None:
             chosen = self.first_last_bits
         chosen = next((value for pattern, value in self.layers.items() if fnmatchcase(name, pattern)), chosen)
         return self.quantizer(chosen) if isinstance(chosen, int) else chosen

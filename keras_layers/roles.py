@@ -8,6 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from subbyte.schemas import first_and_last
+
 from .float_graph import Call, FloatGraph, Tensor
 from .layer_kinds import IDENTITIES, MOVES, QUANTIZED
 from .quantizers import Quantizer
@@ -32,11 +34,11 @@ class Roles:
         consumers = graph.consumers()
         weighted = [call for call in graph.calls if type(call.layer) in QUANTIZED]
         self._check(recipe, weighted)
-        edges = _edges(graph, weighted)
+        ends = _first_and_last(graph, weighted)
         self.quantizers: dict[int, Quantizer] = {}
         self._left: set[int] = set()
         for call in weighted:
-            quantizer = recipe.quantizer_of(call.name, id(call.layer) in edges)
+            quantizer = recipe.quantizer_of(call.name, id(call.layer) in ends)
             if quantizer is None:
                 self._left.add(id(call.layer))
             is_known = call.layer.get_config().get("data_format", "channels_last") in (None, "channels_last")
@@ -94,18 +96,12 @@ def _normalizes_last(layer: Any, call: Call) -> bool:
     return axis in (-1, len(shape) - 1) and not call.kwargs.get("training") and not call.kwargs.get("mask")
 
 
-def _edges(graph: FloatGraph, weighted: list[Call]) -> set[int]:
-    """The layers with no other before them, or none behind."""
+def _first_and_last(graph: FloatGraph, weighted: list[Call]) -> set[int]:
+    """Ids of the layers that are first or last wherever one of their calls is."""
     ids = {id(call.layer) for call in weighted}
-    is_weighted = {number for number, call in enumerate(graph.calls) if id(call.layer) in ids}
-    before: dict[int, bool] = {}
-    for number, call in enumerate(graph.calls):
-        before[number] = any(before[made] or made in is_weighted for made, _ in call.inputs)
-    behind = dict.fromkeys(range(len(graph.calls)), False)
-    for number in reversed(range(len(graph.calls))):
-        for made, _ in graph.calls[number].inputs:
-            behind[made] |= behind[number] or number in is_weighted
-    return {id(graph.calls[number].layer) for number in is_weighted if not (before[number] and behind[number])}
+    numbers = {number for number, call in enumerate(graph.calls) if id(call.layer) in ids}
+    made_by = [[number for number, _ in call.inputs] for call in graph.calls]
+    return {id(graph.calls[number].layer) for number in first_and_last(made_by, numbers)}
 
 
 def _floating(graph: FloatGraph, left: set[int], quantized: set[int]) -> set[int]:

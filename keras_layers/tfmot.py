@@ -135,7 +135,7 @@ class _ToTwin(tfmot.quantization.keras.QuantizeLayoutTransform):
         twin = build_twin(model, recipe, self._calibration, keeps_output_names=False)
         for name, layer in layers.items():
             is_folded_or_stays = isinstance(layer, tf.keras.layers.BatchNormalization) or not layer.weights
-            wanted = not is_folded_or_stays and recipe.quantizer_of(name, is_edge=False) is not None
+            wanted = not is_folded_or_stays and recipe.quantizer_of(name, is_first_or_last=False) is not None
             if wanted and not {name, name + _HALVES[0]}.intersection(twin.quantized):
                 raise ValueError(
                     f"{name} ({type(layer).__name__}) cannot be quantized: annotate the other layers alone, by "
@@ -166,12 +166,12 @@ class _Annotated(Recipe):
 
     annotations: Mapping[str, SubbyteConfig | None] = field(default_factory=dict)
 
-    def quantizer_of(self, name: str, is_edge: bool) -> Quantizer | None:
+    def quantizer_of(self, name: str, is_first_or_last: bool) -> Quantizer | None:
         names = (name, *(name.removesuffix(half) for half in _HALVES))
         found = next((other for other in names if other in self.annotations), None)
         if found is None:
             return None
         config = self.annotations[found]
         if config is None:
-            return super().quantizer_of(name, is_edge)
+            return super().quantizer_of(name, is_first_or_last)
         return config.quantizer or self.quantizer(config.bits or self.bits)

@@ -1,4 +1,4 @@
-"""Where the compiled library is."""
+"""Finds the compiled library."""
 
 from pathlib import Path
 

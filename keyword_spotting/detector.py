@@ -44,7 +44,7 @@ BLOCK = 100  # frames analysed at once, which bounds the memory however long a c
 
 
 def seconds(frame: int | NDArray[np.int64]) -> Any:
-    """When the last sample of a frame was heard, from the beginning of the stream."""
+    """The time when the last sample of a frame was heard, in seconds from the beginning of the stream."""
     return (frame * FRAME_STEP + FRAME_LENGTH) / SAMPLE_RATE
 
 

@@ -270,10 +270,12 @@ def _bias_resolution(plan: Architecture, inputs: int, bits: int) -> float:
     which are ACTIVATION_MAX / 256 each: in scales, ACTIVATION_MAX / 2 * sum(weights). Four standard deviations of it
     may take three quarters of the room. The first layer, whose inputs are signed, is treated like the others.
     """
+    from subbyte import keras_layers as ql
+
     if plan.scale_bits == 8:
         # A step of 8-bit weights is a tenth of that of 4 bits: with coarser biases 16 bits hold them too.
         return 0.5 if bits == 8 else _finest_resolution(plan)
     deviation = math.sqrt(inputs) * (1 if bits == 1 else (2 ** (bits - 1) - 1) / math.sqrt(3))
     largest = ACTIVATION_MAX / 2 * 4 * deviation
-    room = 0.75 * 2 ** (13 - plan.scale_bits)  # of 16 bits, less 2 for the exponent and the sign
+    room = 0.75 * ql.Deployment(scale_bits=plan.scale_bits).most_bias
     return min(_finest_resolution(plan), 2.0 ** math.floor(math.log2(room / largest)))

@@ -118,7 +118,7 @@ def stacked_bars(name: str, rows: Mapping[str, Mapping[str, float]], unit: str, 
 
 
 def grouped_bars(name: str, rows: Sequence[str], series: Mapping[str, Sequence[float]], unit: str, label: str) -> str:
-    """For each row a group of bars, one of each series."""
+    """Draws for each row a group of bars, one of each series."""
 
     def draw(axes: Axes) -> None:
         thickness = 0.8 / len(series)

@@ -19,7 +19,7 @@ __all__ = ["Stopwatch", "Timing", "arena_bytes", "machine", "microseconds", "pla
 
 
 def processor_name() -> str:
-    """As the processor calls itself."""
+    """The name by which the processor calls itself."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -45,7 +45,7 @@ def arena_bytes(tflite: bytes) -> int:
 
 
 def placed_bytes(interpreter: Any, tflite: bytes) -> int:
-    """From the first to the last byte of the tensors that an interpreter, which has run, has placed.
+    """The bytes from the first to the last one of the tensors that an interpreter, which has run, has placed.
 
     A packed model's scratch memory is in it; that of stock ops, which only they know, is not counted.
     """

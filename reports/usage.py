@@ -119,7 +119,7 @@ class Activation:
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """Of each code among all that were there. Raises TypeError without inputs."""
+        """The share of each code among all that were there. Raises TypeError without inputs."""
         if self.counts is None:
             raise TypeError(f"{self.name} was not measured: give inputs")
         shares: NDArray[np.float64] = self.counts / max(1, self.counts.sum())
@@ -160,7 +160,7 @@ def activations(conversion: Conversion, inputs: dict[str, np.ndarray] | None) ->
 
 
 def _tensors(graph: Graph) -> dict[int, Activation]:
-    """By index: what is quantized and computed, and the model's inputs."""
+    """The tensors by index: what is quantized and computed, and the model's inputs."""
     clamps = {op.outputs[0]: op.clamp for op in graph.operators if isinstance(op, LinearOp)}
     layers = {op.outputs[0]: op.layer for op in graph.operators if isinstance(op, LinearOp)}
     entries = [(tensor, "input") for tensor in graph.inputs]

@@ -4,6 +4,7 @@
 """
 
 from .definition import ENUMS, HEADER
+from .first_last import first_and_last
 from .grid import Grid
 from .header import MAGIC, MAX_FEATURES, VERSION, ActivationType, BiasType, Decode, MultiplierType, Padding, read_header
 from .ops import PACKED_OPS, ROUNDING, STOCK_OPS, Op
@@ -30,6 +31,7 @@ __all__ = [
     "Op",
     "PackedLayer",
     "Padding",
+    "first_and_last",
     "pack_planes",
     "plane_bytes",
     "read_header",

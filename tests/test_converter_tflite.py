@@ -577,6 +577,18 @@ def test_the_first_and_the_last_layer_have_their_own_width():
     assert widths(convert(of_kind("binary"), bits=4)) == [1, 1]
 
 
+def test_each_of_two_heads_is_a_last_layer():
+    rng = np.random.default_rng(3)
+    first, middle, left, right = (rng.normal(0, 0.3, shape).astype(np.float32) for shape in [(40, 40)] * 4)
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 40), tf.float32)])
+    def call(x):
+        x = tf.nn.relu(tf.matmul(tf.nn.relu(tf.matmul(x, first)), middle))
+        return tf.matmul(x, left), tf.matmul(x, right)
+
+    assert widths(convert(quantized(call, (40,)), bits=3)) == [8, 3, 8, 8]
+
+
 def test_requantized_layers_tell_their_noise():
     result = convert(three_convolutions(), bits=4, target="int8")
     exact, *low, exact_too = [layer.sqnr_db for layer in result.layers]

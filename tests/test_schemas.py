@@ -19,6 +19,7 @@ from subbyte.schemas import (
     VERSION,
     Grid,
     PackedLayer,
+    first_and_last,
     pack_planes,
     unpack_planes,
 )
@@ -243,3 +244,13 @@ def test_the_worked_example_of_the_documentation():
     results = doctest.testfile(str(ROOT / "docs" / "format.md"), module_relative=False)
     assert results.attempted > 10
     assert results.failed == 0
+
+
+def test_first_and_last_layers_of_branches():
+    """0 reads the input, 1 and 2 read 0, 3 adds them up without weights, 4 and 5 are two heads; 6 has no weights."""
+    inputs = [[], [0], [0], [1, 2], [3], [3], [4]]
+    assert first_and_last(inputs, {0, 1, 2, 4, 5}) == {0, 4, 5}
+    assert first_and_last(inputs, {1, 2, 4}) == {1, 2, 4}
+    assert first_and_last(inputs, {4}) == {4}
+    assert first_and_last(inputs, set()) == set()
+    assert first_and_last([[], [0], [1], [2]], {0, 1, 2, 3}) == {0, 3}
