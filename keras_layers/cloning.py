@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from . import numerics
+from . import layer_state, numerics
 
 layers = tf.keras.layers
 
@@ -30,17 +30,10 @@ def clone(layer: Any, name: str, **changes: Any) -> Any:
     Raises:
         ValueError: a layer that its class cannot make anew from its configuration.
     """
+    classes = {type(part).__name__: type(part) for path, part in layer_state.parts(layer) if path}
     try:
-        config = {**_in_float32(layer.get_config()), "name": name, **changes}
-        live = {key: value for key in config if key not in changes and (value := _live(layer, key)) is not None}
-        if isinstance(layer, layers.Lambda):
-            copy = _lambda(layer, config)
-        elif live:
-            taken = inspect.signature(type(layer).__init__).parameters
-            anyhow = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
-            copy = type(layer).from_config({**config, **{k: v for k, v in live.items() if anyhow or k in taken}})
-        else:
-            copy = type(layer).from_config(config)
+        with tf.keras.utils.custom_object_scope(classes):
+            copy = _made_anew(layer, {"name": name, **changes})
     except (TypeError, ValueError, NotImplementedError, AttributeError, KeyError) as error:
         raise ValueError(
             f"{layer.name} ({type(layer).__name__}) cannot be copied: {_first_line(error)}; its class needs a "
@@ -48,6 +41,9 @@ def clone(layer: Any, name: str, **changes: Any) -> Any:
         ) from error
     # What such a layer gives, its shape included, depends on what it has seen.
     for part, other in _parts(layer, copy):
+        if not _is_of_keras(type(part)):  # Keras's own have all of that in their configuration
+            for key, value in layer_state.values(part).items():
+                setattr(other, key, value)
         _copy_vocabulary(part, other)
     if hasattr(layer, "adapt") and layer.built and not copy.built:
         shapes = layer.get_build_config() or {}
@@ -55,6 +51,17 @@ def clone(layer: Any, name: str, **changes: Any) -> Any:
             copy.build_from_config(shapes)
             copy_state(layer, copy)
     return copy
+
+
+def _made_anew(layer: Any, changes: dict[str, Any]) -> Any:
+    """What the layer's class makes of its configuration and what stands in no configuration."""
+    config = {**_in_float32(layer.get_config()), **changes}
+    live = {key: value for key in config if key not in changes and (value := _live(layer, key)) is not None}
+    if isinstance(layer, layers.Lambda):
+        return _lambda(layer, config)
+    taken = inspect.signature(type(layer).__init__).parameters
+    anyhow = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+    return type(layer).from_config({**config, **{key: live[key] for key in live if anyhow or key in taken}})
 
 
 def _in_float32(config: Any) -> Any:
@@ -69,31 +76,27 @@ def _in_float32(config: Any) -> Any:
 
 
 def copy_state(layer: Any, copy: Any) -> None:
-    """Gives a built copy what `layer` has: weights, states of random generators, statistics.
+    """Gives a built copy all that `layer` keeps, see `layer_state`.
 
     Raises:
         ValueError: a copy with other variables.
     """
-    variables, others = _variables(layer), _variables(copy)
-    if len(variables) != len(others):
+    variables, others = layer_state.variables(layer), layer_state.variables(copy)
+    # Keras makes what it keeps under private names when it needs it, such as the steps of `adapt`.
+    if any("/_" not in path for path in variables.keys() ^ others.keys()):
         raise ValueError(
             f"{layer.name} ({type(layer).__name__}) cannot be copied: of its {len(variables)} variables its copy has "
             f"{len(others)}; make all of them in build()"
         )
-    for variable, other in zip(variables, others, strict=True):
-        other.assign(tf.convert_to_tensor(variable))
+    for path in variables.keys() & others.keys():
+        others[path].assign(tf.convert_to_tensor(variables[path]))
     for part, other in _parts(layer, copy):
-        if hasattr(part, "finalize_state") and not hasattr(part, "get_vocabulary") and _variables(part):
+        if hasattr(part, "finalize_state") and not hasattr(part, "get_vocabulary") and part.variables:
             other.finalize_state()  # of a Normalization or Discretization: from the variables to what is computed with
 
 
-def _variables(layer: Any) -> list[Any]:
-    # Among those of a lookup tf-keras has its table.
-    return [variable for variable in getattr(layer, "variables", ()) if hasattr(variable, "dtype")]
-
-
 def _copy_vocabulary(layer: Any, copy: Any) -> None:
-    is_outer = any(hasattr(part, "get_vocabulary") for part in _children(layer).values())
+    is_outer = any(hasattr(part, "get_vocabulary") for path, part in layer_state.parts(layer) if path)
     if is_outer or not hasattr(layer, "get_vocabulary") or layer.get_config().get("vocabulary") is not None:
         return  # TextVectorization's is that of the lookup in it; one that was given is in the configuration
     vocabulary = layer.get_vocabulary()
@@ -105,21 +108,8 @@ def _copy_vocabulary(layer: Any, copy: Any) -> None:
 
 def _parts(layer: Any, copy: Any) -> Iterator[tuple[Any, Any]]:
     """The layer and the layers in it, each with its copy, the inner ones first."""
-    others = _children(copy)
-    for key, child in _children(layer).items():
-        if key in others:
-            yield from _parts(child, others[key])
-    yield layer, copy
-
-
-def _children(layer: Any) -> dict[str, Any]:
-    """The layers among a layer's attributes, wrappers' and cells' included."""
-    found: dict[int, tuple[str, Any]] = {}
-    for key, value in vars(layer).items():
-        for i, item in enumerate(value if isinstance(value, list | tuple) else [value]):
-            if isinstance(item, layers.Layer) and item is not layer:
-                found.setdefault(id(item), (f"{key}/{i}", item))
-    return dict(found.values())
+    others = dict(layer_state.parts(copy))
+    return ((part, others[path]) for path, part in layer_state.parts(layer) if path in others)
 
 
 def _live(layer: Any, key: str) -> Any:
@@ -128,14 +118,14 @@ def _live(layer: Any, key: str) -> Any:
         return None  # a TensorFlow function that tf-keras finds by its name
     value = getattr(layer, key, None)
     of_keras = (tf.keras.regularizers.Regularizer, tf.keras.constraints.Constraint, tf.keras.initializers.Initializer)
-    is_function = inspect.isfunction(value) and not _is_known(value)
-    is_object = isinstance(value, of_keras) and not type(value).__module__.split(".")[0].endswith("keras")
+    is_function = inspect.isfunction(value) and not _is_of_keras(value)
+    is_object = isinstance(value, of_keras) and not _is_of_keras(type(value))
     return value if is_function or is_object else None
 
 
-def _is_known(function: Any) -> bool:
-    """Whether Keras finds the function by its name."""
-    return function.__module__.split(".")[0] in ("keras", "tf_keras")
+def _is_of_keras(thing: Any) -> bool:
+    """Whether Keras has the function or class, and so finds it by its name."""
+    return thing.__module__.split(".")[0] in ("keras", "tf_keras")
 
 
 def _lambda(layer: Any, config: dict[str, Any]) -> Any:

@@ -12,6 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from .layer_state import kept
+
 #: A tensor: the call that makes it, and which of its outputs it is.
 Tensor = tuple[int, int]
 
@@ -100,6 +102,10 @@ class FloatGraph:
         return next((int(size) for size in sizes if size is not None), None)
 
     @property
+    def input_tensors(self) -> list[Tensor]:
+        return [reference.tensor for reference in _references(self.inputs)]
+
+    @property
     def output_tensors(self) -> list[Tensor]:
         return [reference.tensor for reference in _references(self.outputs)]
 
@@ -114,6 +120,8 @@ class FloatGraph:
     def run(self, inputs: Sequence[Any]) -> Iterator[tuple[int, list[Any]]]:
         """(number of a call, its outputs) one after the other; values that no later call reads are let go.
 
+        What layers keep from call to call is afterwards what it was.
+
         Args:
             inputs: one for each of `input_calls`, [samples, ...]; for a fixed batch a multiple of it.
         """
@@ -125,10 +133,9 @@ class FloatGraph:
         for number, call in enumerate(self.calls):
             if call.layer is None:
                 outputs = [next(given)]
-            elif batch_size is None:
-                outputs = call(values)
             else:
-                outputs = _in_batches(call, values, batch_size)
+                with kept(call.layer):
+                    outputs = call(values) if batch_size is None else _in_batches(call, values, batch_size)
             yield number, outputs
             values |= {(number, i): output for i, output in enumerate(outputs)}
             for tensor in dying.get(number, []):
@@ -160,7 +167,7 @@ class _Reader:
         self._names: dict[str, Any] = {}
         #: What `training` was in the call of the nested model that is read.
         self._training: bool | None = None
-        #: Input of a nested model to the mask that it is called with.
+        #: Input of a nested model, and what follows from it sample by sample, to the mask that it is called with.
         self._masks: dict[Reference, Reference] = {}
 
     def add(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> int:
@@ -188,9 +195,12 @@ class _Reader:
         if self._training is not None and _takes(layer, "training") and (_IS_KERAS_3 or "training" not in kwargs):
             kwargs = {**kwargs, "training": self._training}
         mask = self._masks.get(args[0]) if args and isinstance(args[0], Reference) else None
-        if mask is not None and "mask" not in kwargs and _takes(layer, "mask"):
+        if mask is not None and kwargs.get("mask") is None and _takes(layer, "mask"):
             kwargs = {**kwargs, "mask": mask}
-        return Reference((self.add(layer, args, kwargs, name), 0))
+        output = Reference((self.add(layer, args, kwargs, name), 0))
+        if mask is not None and _hands_on_mask(layer):
+            self._masks[output] = mask
+        return output
 
     def _nested(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], scope: str) -> Any:
         rest = dict(kwargs)
@@ -294,6 +304,11 @@ _IS_KERAS_3 = hasattr(tf.keras, "ops")
 
 def _takes(layer: Any, keyword: str) -> bool:
     return keyword in inspect.signature(layer.call).parameters
+
+
+def _hands_on_mask(layer: Any) -> bool:
+    is_plain = getattr(type(layer), "compute_mask", None) is tf.keras.layers.Layer.compute_mask
+    return getattr(layer, "supports_masking", False) and (is_plain or getattr(layer, "return_sequences", False))
 
 
 def _is_keras_3_node(node: Any) -> bool:

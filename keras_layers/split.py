@@ -19,7 +19,7 @@ def split(graph: FloatGraph) -> FloatGraph:
     made: dict[Tensor, Reference] = {}
     parts: dict[int, list[tuple[str, Any]]] = {}
     read: dict[int, set[Tensor]] = {}
-    for tensor in (*graph.consumers(), *graph.output_tensors):
+    for tensor in (*graph.input_tensors, *graph.consumers(), *graph.output_tensors):
         read.setdefault(tensor[0], set()).add(tensor)
     for number, call in enumerate(graph.calls):
         args, kwargs = filled((call.args, call.kwargs), made)

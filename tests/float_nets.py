@@ -34,6 +34,14 @@ def drawn(name: str, seed: int = 0) -> tuple[keras.Model, list[np.ndarray]]:
     return model, inputs
 
 
+def sqnr_db(expected: object, found: object) -> float:
+    """Signal to noise of what quantization made of float values, nested alike."""
+    pairs = zip(tf.nest.flatten(expected), tf.nest.flatten(found), strict=True)
+    arrays = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in pairs]
+    signal = sum(np.sum(np.square(a)) for a, _ in arrays)
+    return float(10 * np.log10(signal / sum(np.sum(np.square(a - b)) for a, b in arrays)))
+
+
 def given(model: keras.Model, inputs: list[np.ndarray]) -> object:
     """Inputs in the form in which the model takes them."""
     if len(inputs) == 1:

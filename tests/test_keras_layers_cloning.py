@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import tensorflow as tf
+from float_nets import sqnr_db
 
 from subbyte import keras_layers as ql
 from subbyte.converter import convert
@@ -17,11 +18,6 @@ from subbyte.keras_layers.float_graph import FloatGraph
 
 keras, layers = tf.keras, tf.keras.layers
 IS_KERAS_3 = hasattr(keras, "ops")
-
-
-def sqnr_db(expected: object, found: object) -> float:
-    expected, found = np.asarray(expected, np.float64), np.asarray(found, np.float64)
-    return float(10 * np.log10(np.sum(expected**2) / np.sum((expected - found) ** 2)))
 
 
 def twin_of(model: keras.Model, x: object, **recipe: object) -> keras.Model:

@@ -9,6 +9,7 @@ import float_nets
 import numpy as np
 import pytest
 import tensorflow as tf
+from float_nets import sqnr_db
 
 from subbyte import keras_layers as ql
 from subbyte.converter import ConversionError, convert
@@ -20,12 +21,6 @@ from subbyte.keras_layers.quantizers import SPANS, Linear, Tanh
 
 keras, layers = tf.keras, tf.keras.layers
 NAMES = list(float_nets.FLOAT_NETS)
-
-
-def sqnr_db(expected: object, found: object) -> float:
-    pairs = list(zip(tf.nest.flatten(expected), tf.nest.flatten(found), strict=True))
-    signal = sum(float(np.sum(np.square(a))) for a, _ in pairs)
-    return 10 * np.log10(signal / sum(float(np.sum(np.square(np.asarray(a) - np.asarray(b)))) for a, b in pairs))
 
 
 @pytest.fixture(scope="module")
