@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from . import from_stock
+from . import from_stock, keras_source
 from .errors import ConversionError
 from .flatbuffer import TensorType
 from .from_markers import lift_markers
@@ -151,9 +151,11 @@ class Conversion:
         requantized = bits if calibration is None else None
         graph = Graph.read(source.tflite, source.name)
         graph.layer_names = source.layer_names
-        lift_markers(graph, dict(source.taps))
         if source.reference is None:
             from_stock.check_quantized(graph, source.name)
+        else:
+            keras_source.check_ops(graph)
+        lift_markers(graph, dict(source.taps))
         without_loss = source.reference is None and bits is None
         notes = from_stock.lift_stock(graph, requantized, first_last_bits, prefer if without_loss else None)
         notes += _wide_ends(graph, bits)

@@ -293,6 +293,11 @@ def _linear_op(
     assert y_parameters is not None, "a path ends in a quantized tensor"
     flip = np.where(affine.scale < 0, -1, 1)
     weights = (_rows(kernel) * flip[:, None]).astype(np.int32)
+    if not graph.shape(x):
+        raise ConversionError(
+            f"layer {layer}: it reads a tensor whose shape TensorFlow's converter does not know, as behind a table: "
+            "compute what stands in front of it before the model"
+        )
     op, geometry = _geometry(options, kernel.shape, graph.shape(x)[-1])
     scales = graph.quantization(x)[0], y_parameters[0]  # type: ignore[index]
     scale, bias = _scale_and_bias(layer, options, affine, offset, scales, activation_type)

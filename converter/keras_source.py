@@ -22,7 +22,12 @@ import numpy as np
 from subbyte.schemas import ROUNDING
 
 from .errors import ConversionError, one_line
+from .graph import Graph
+from .layer_names import layer_name
 from .source import Source
+
+#: Custom ops of LiteRT that have the names of TensorFlow's.
+_AUDIO_OPS = ("AudioSpectrogram", "Mfcc")
 
 
 def load_keras(path: Path) -> Any:
@@ -88,18 +93,16 @@ def from_keras(model: Any) -> Source:
         tensors = [tf.constant(inputs[spec.name], spec.dtype) for spec in specs]
         return {name: output.numpy() for name, output in graph_call(*tensors).items()}
 
-    module = tf.Module()
-    module.variables_of_model = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
     try:
         concrete = tf.function(call, autograph=False).get_concrete_function(*specs)
     except Exception as error:  # whatever the model's layers raise
         raise ConversionError(f"TensorFlow cannot trace {model.name}: {one_line(error)}") from error
     return Source(
-        _convert(module, concrete),
+        _convert(_resources(model, concrete), concrete),
         model.name,
         tuple(names),
         _in_batches(reference, 256),
-        layer_names=tuple(_layer_names(model)),
+        layer_names=tuple(layer.name for layer in _layers(model)),
     )
 
 
@@ -133,9 +136,8 @@ def float_tflite(model: Any) -> bytes:
             inputs[0] if structure is None else tf.nest.pack_sequence_as(structure, list(inputs)), training=False
         )
 
-    module = tf.Module()
-    module.variables_of_model = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
-    return _convert(module, tf.function(call, autograph=False).get_concrete_function(*_input_specs(model)), [])
+    concrete = tf.function(call, autograph=False).get_concrete_function(*_input_specs(model))
+    return _convert(_resources(model, concrete), concrete, [])
 
 
 def from_saved_model(path: Path) -> Source:
@@ -190,11 +192,43 @@ def check_stage(variables: Any) -> None:
         )
 
 
-def _layer_names(layer: Any) -> Iterator[str]:
-    """Names of the layers in a model, at any depth."""
+def _layers(layer: Any) -> Iterator[Any]:
+    """The layers in a model, at any depth."""
     for inner in (*getattr(layer, "layers", ()), *filter(None, [getattr(layer, "layer", None)])):
-        yield inner.name
-        yield from _layer_names(inner)
+        yield inner
+        yield from _layers(inner)
+
+
+def _resources(model: Any, concrete: Any) -> Any:
+    """A module with all that `concrete`, a function traced from `model`, reads: what is saved with it.
+
+    Variables that are no weights are seen by the function alone, as the state of a recurrent layer is, and tables by
+    the layer that looks up in them.
+    """
+    import tensorflow as tf
+
+    module = tf.Module()
+    weights = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
+    known = {id(variable) for variable in weights}
+    states = {id(variable): variable for variable in concrete.variables if id(variable) not in known}
+    module.variables_of_model = [*weights, *states.values()]
+    held = [value for layer in _layers(model) for value in _held(layer)]
+    module.tables = [value for value in held if isinstance(value, tf.saved_model.experimental.TrackableResource)]
+    return module
+
+
+def _held(layer: Any) -> Iterator[Any]:
+    """What a layer has as attributes, and what the layers among these have."""
+    import tensorflow as tf
+
+    seen, waiting = set(), [layer]
+    while waiting:
+        holder = waiting.pop()
+        if id(holder) not in seen:
+            seen.add(id(holder))
+            values = list(vars(holder).values())
+            yield from values
+            waiting += [value for value in values if isinstance(value, tf.keras.layers.Layer)]
 
 
 def _input_structure(model: Any) -> Any:
@@ -228,6 +262,8 @@ def _fixed(shape: Any, dtype: Any, name: str) -> Any:
         raise ConversionError(
             f"input {name} has a free dimension besides the batch, {tuple(shape)}: give it a fixed size"
         )
+    if not re.fullmatch(r"[A-Za-z0-9_.\\/>-]+", name):
+        raise ConversionError(f"TensorFlow's converter takes no input named {name!r}: name it with letters and digits")
     return tf.TensorSpec([1, *shape[1:]], dtype, name=name)
 
 
@@ -246,6 +282,24 @@ def _convert(module: Any, concrete: Any, optimizations: list[Any] | None = None)
         except Exception as error:  # whatever the model's ops make TensorFlow raise
             reason = _no_16_bits(error, concrete) or _in_words(error)
             raise ConversionError(reason) from error
+
+
+def check_ops(graph: Graph) -> None:
+    """Raises ConversionError where TensorFlow's converter has left an op as it is, for which LiteRT has none."""
+    import tensorflow as tf
+
+    found = [
+        (layer_name(graph, op), graph.kind(op))
+        for op in graph.operators
+        if hasattr(tf.raw_ops, graph.kind(op)) and graph.kind(op) not in _AUDIO_OPS
+    ]
+    if found:
+        # A table that a layer looks up in has a name of its own.
+        layer, kind = next((pair for pair in found if pair[0] in graph.layer_names), found[0])
+        raise ConversionError(
+            f"{layer} needs TensorFlow's {kind}, which LiteRT does not have: take it out of the model, and compute it "
+            "before"
+        )
 
 
 def _no_16_bits(error: Exception, concrete: Any) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -48,6 +49,14 @@ class Value:
     quantizer: ActivationQuantizer | None = None
     is_positive: bool = False
     needs_range: bool = False
+
+
+#: What no name of a layer may hold that is called; an input may.
+_NOT_IN_NAMES = re.compile(r"^[^A-Za-z0-9.]|[^A-Za-z0-9_.\\/>-]")
+
+
+#: What the name of a layer may not hold, though that of an input may.
+_NOT_IN_NAMES = re.compile(r"^[^A-Za-z0-9.]|[^A-Za-z0-9_.\\/>-]")
 
 
 @dataclass
@@ -280,7 +289,8 @@ class TwinBuilder:
         return replace(call, layer=self._clones[id(call.layer)])(values)
 
     def _name(self, name: str) -> str:
-        """`name`, or one with a number where that is taken."""
+        """`name` as TensorFlow takes it, or one with a number where that is taken."""
+        name = _NOT_IN_NAMES.sub("_", name)
         found, count = name, 0
         while found in self._names:
             count += 1

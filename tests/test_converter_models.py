@@ -411,6 +411,17 @@ def half_floats(*parts):
         keras.mixed_precision.set_global_policy(policy)
 
 
+def looked_up(dtype, table):
+    """Rows of an embedding, found by what `table` says of the inputs."""
+    table = type(table).from_config(table.get_config() | {"name": "table"})
+    parts = [table, layers.Embedding(6, 8), layers.GlobalAveragePooling1D(), ql.QuantInput(4.0), *last_layers()]
+    return stage_two(keras.Sequential([keras.Input((5,), dtype=dtype), *parts]))
+
+
+def last_layers():
+    return victim(), ql.QuantActivation(4.0)
+
+
 BAD = {
     "half floats in front": (lambda: half_floats(layers.Flatten, victim), "layer victim: .* before it .* half floats"),
     "half floats behind": (lambda: half_floats(victim, layers.Flatten), "layer victim: .* behind it .* half floats"),
@@ -457,6 +468,22 @@ BAD = {
         "nothing to pack in this model",
     ),
     "no model": (lambda: 42, "int is no model of"),
+    "integers looked up": (
+        lambda: looked_up("int64", layers.IntegerLookup(vocabulary=[3, 5])),
+        "table needs TensorFlow's LookupTableFindV2, which LiteRT does not have",
+    ),
+    "strings looked up": (
+        lambda: looked_up("string", layers.StringLookup(vocabulary=["a", "b"])),
+        "layer victim: it reads a tensor whose shape TensorFlow's converter does not know",
+    ),
+    "hashed": (
+        lambda: looked_up("int32", layers.Hashing(6)),
+        "table needs TensorFlow's AsString, which LiteRT does not have",
+    ),
+    "a space in a name": (
+        lambda: stage_two(keras.Sequential([keras.Input((4,), name="in put"), ql.QuantInput(4.0), *last_layers()])),
+        "takes no input named 'in put'",
+    ),
 }
 
 

@@ -58,3 +58,27 @@ def test_state_goes_on_from_call_to_call(route, target, tmp_path):
         expected.append(np.asarray(in_keras(step)))
     np.testing.assert_array_equal(found, expected)
     assert np.any(np.asarray(network()(step)) != expected[-1])  # without a past it is another
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_a_stateful_recurrent_layer_remembers(kind):
+    """The recurrent layer stays in float, where another order of its sums may move an output by one step."""
+    tf.keras.utils.set_random_seed(0)
+    inputs = tf.keras.Input((2, 8), batch_size=1)
+    recurrent = getattr(tf.keras.layers, kind)(6, stateful=True)
+    x = ql.QuantDense(3)(ql.QuantInput(1.0)(recurrent(inputs)))
+    model = tf.keras.Model(inputs, ql.QuantActivation(2.0)(x))
+    ql.set_stage(model, 2)
+    interpreter = kernels.Interpreter(model_content=convert(model).tflite)
+    interpreter.allocate_tensors()
+    (x,), (y,) = interpreter.get_input_details(), interpreter.get_output_details()
+    found, expected = [], []
+    for step in np.random.default_rng(0).normal(size=(12, 1, 2, 8)).astype(np.float32):
+        interpreter.set_tensor(x["index"], step)
+        interpreter.invoke()
+        found.append(interpreter.get_tensor(y["index"]).copy())
+        expected.append(np.asarray(model(step)))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2.0 / 128)
+    # Keras 3 and tf-keras call it by two names.
+    getattr(recurrent, "reset_state", getattr(recurrent, "reset_states", None))()
+    assert np.abs(np.asarray(model(step)) - expected[-1]).max() > 3 * 2.0 / 128  # without a past it is another
