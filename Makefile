@@ -2,7 +2,7 @@
 #
 #   make demo      train, convert and run a wake-word model: under ten minutes
 #   make test      lint and the whole suite under both Keras versions
-#   make test-fast its quick files, under Keras 3
+#   make test-fast what is quick of it, under Keras 3
 #   make help      the rest
 
 PYTHON ?= python3
@@ -47,7 +47,7 @@ test: lint ## the whole suite, under Keras 3 and under tf-keras
 	TF_USE_LEGACY_KERAS=1 $(PYTEST) -m "not once" $(KERAS_TESTS)
 	$(PYTEST) tests
 
-test-fast: $(READY) ## the quick files of every area, under Keras 3: for the inner loop
+test-fast: $(READY) ## what is quick, in every area, under Keras 3: for the inner loop
 	$(PYTEST) -m "not slow" tests
 
 lint: $(READY) ## ruff, mypy and clang-format; warnings are errors

@@ -125,6 +125,7 @@ def test_keywords_of_calls_are_kept():
     assert len(calls["memory"].inputs) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [("small", "big"), ("z", "a")])
 @pytest.mark.parametrize("nested", [False, True])
 def test_inputs_of_a_dictionary_go_by_name(keys, nested, tmp_path):
@@ -316,6 +317,7 @@ def test_a_fixed_batch_with_a_state():
         ql.quantize_model(model, None, x[:3])
 
 
+@pytest.mark.slow
 def test_deep_models():
     limit = sys.getrecursionlimit()
     x = y = keras.Input((2,))

@@ -117,6 +117,7 @@ def test_a_config_saved_before_loads():
     assert (layer.depthwise.kernel_quantizer.bits, layer.depthwise_activation.max_value) == (4, 2.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [ql.QuantDense, ql.QuantConv2D], ids=lambda kind: kind.__name__)
 def test_bits_may_be_chosen_after_building(kind):
     arguments, (_, *shape) = LAYERS[kind]
