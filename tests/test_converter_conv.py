@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import os
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from ai_edge_litert.interpreter import OpResolverType
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from models import Model
-from nets import Linear, Tanh, dense, drawn, keras, layers, ql, ready
+from nets import Linear, Tanh, dense, drawn, keras, layers, ql
 
 from subbyte import kernels
 from subbyte.converter import ConversionError, convert
@@ -102,6 +101,7 @@ def rounded_twice(layer: PackedLayer, x: np.ndarray) -> np.ndarray:
     return np.clip(codes + layer.output_zero_point, *layer.clamp).astype(np.int8)
 
 
+@pytest.mark.once
 @settings(deadline=None, max_examples=150)
 @given(convolutions())
 def test_one_op_gives_what_the_reference_gives(case):
@@ -128,60 +128,6 @@ def test_stock_4_bit_convolutions_take_what_fits(case):
     outputs = run(StockInterpreter(model_content=model), x)
     # By their older rounding rule.
     assert np.abs(outputs.astype(int) - expected).max() <= 1
-
-
-# ---- whole models
-
-
-@functools.cache
-def converted(name: str) -> Conversion:
-    return Conversion.start(ready(name))
-
-
-#: Ops of the packed models. In int8, "SubbyteConv2D" is CONV_2D and so on.
-OPS = {
-    "resnet": {
-        "QUANTIZE": 1, "DEQUANTIZE": 1, "SubbyteConv2D": 5, "SubbyteFullyConnected": 1, "ADD": 1, "CONCATENATION": 1,
-        "MAX_POOL_2D": 1, "AVERAGE_POOL_2D": 1,
-        "PAD": 2,  # ZeroPadding2D, and the causal layer's
-        "RESHAPE": 4,  # to 1-D, on a height of 1, back, Flatten
-    },
-    "ds_cnn": {
-        "QUANTIZE": 1, "DEQUANTIZE": 1, "SubbyteConv2D": 3, "SubbyteDepthwiseConv2D": 2, "MEAN": 1,
-        "SubbyteFullyConnected": 1,
-    },
-    "tc_resnet": {
-        "QUANTIZE": 1, "DEQUANTIZE": 1, "SubbyteConv2D": 6, "ADD": 2, "MEAN": 1, "SubbyteFullyConnected": 1,
-        "RESHAPE": 2,  # to a height of 1, which the Adds keep, and back for the mean
-    },
-}  # fmt: skip
-STOCK = {
-    "SubbyteConv2D": "CONV_2D",
-    "SubbyteDepthwiseConv2D": "DEPTHWISE_CONV_2D",
-    "SubbyteFullyConnected": "FULLY_CONNECTED",
-}
-
-
-@pytest.mark.parametrize("name", OPS)
-def test_every_stock_layer_between_is_one_int8_op(name):
-    for target in ("packed", "int8"):
-        graph = Graph.read(converted(name).tflite(target))
-        expected = {STOCK.get(kind, kind) if target == "int8" else kind: count for kind, count in OPS[name].items()}
-        assert Counter(graph.kind(op) for op in graph.operators) == expected
-
-
-@pytest.mark.once
-def test_the_report_has_the_shapes_of_keras():
-    result = converted("windows").write()
-    assert [(layer.op, layer.shape) for layer in result.layers][:5] == [
-        ("SubbyteConv2D", (3, 3, 3, 7)),
-        ("SubbyteConv2D", (1, 1, 7, 10)),
-        ("SubbyteConv2D", (5, 4, 10, 6)),
-        ("SubbyteDepthwiseConv2D", (3, 3, 6, 2)),
-        ("SubbyteConv2D", (2, 3, 4, 9)),
-    ]
-    assert [layer.weights for layer in result.layers] == [int(np.prod(layer.shape)) for layer in result.layers]
-    assert sum(layer.stored_bytes for layer in result.layers) < len(result.tflite)
 
 
 # ---- random models
@@ -252,6 +198,11 @@ def victim(**arguments):
     return ql.QuantConv2D(4, 3, kernel_quantizer=Tanh(4), name="victim", **arguments)
 
 
+@functools.cache
+def packed() -> bytes:
+    return convert(chain_of(ql.QuantInput(4.0), victim(), ql.QuantActivation(4.0))).tflite
+
+
 BAD = {
     "no QuantInput": (
         lambda: chain_of(victim(), ql.QuantActivation(4.0)),
@@ -270,7 +221,7 @@ BAD = {
         "layer victim: it is a convolution, and 16-bit activations are for dense layers alone: .* 8 bits or fewer",
     ),
     "packed already": (
-        lambda: converted("ds_cnn").tflite("packed"),
+        packed,
         "packed already: convert the model that it was made from",
     ),
 }
@@ -279,7 +230,7 @@ BAD = {
 @pytest.mark.once
 def test_convolutions_do_not_become_c_yet():
     with pytest.raises(ConversionError, match="is a convolution, and firmware has fully connected layers alone"):
-        c_source(converted("ds_cnn").tflite("packed"))
+        c_source(packed())
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -1,6 +1,7 @@
 """Every net in `nets`, converted once: packed ops, stock int8 ops and Keras give the same codes."""
 
 import functools
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from subbyte import converter, kernels
 from subbyte.converter import packed_target
 from subbyte.converter.bounds import keras_bounds
 from subbyte.converter.conversion import Conversion
+from subbyte.converter.graph import Graph
 from subbyte.converter.sizes import Footprint
 from subbyte.converter.verification import verify
 
@@ -20,6 +22,30 @@ from subbyte.converter.verification import verify
 SPREADS = (0.1, 2.0, 40.0)
 SAMPLES = 102
 EXACT = [name for name in NETS if name not in PROMISES]
+
+
+#: Ops of the packed models. In int8, "SubbyteConv2D" is CONV_2D and so on.
+OPS = {
+    "resnet": {
+        "QUANTIZE": 1, "DEQUANTIZE": 1, "SubbyteConv2D": 5, "SubbyteFullyConnected": 1, "ADD": 1, "CONCATENATION": 1,
+        "MAX_POOL_2D": 1, "AVERAGE_POOL_2D": 1,
+        "PAD": 2,  # ZeroPadding2D, and the causal layer's
+        "RESHAPE": 4,  # to 1-D, on a height of 1, back, Flatten
+    },
+    "ds_cnn": {
+        "QUANTIZE": 1, "DEQUANTIZE": 1, "SubbyteConv2D": 3, "SubbyteDepthwiseConv2D": 2, "MEAN": 1,
+        "SubbyteFullyConnected": 1,
+    },
+    "tc_resnet": {
+        "QUANTIZE": 1, "DEQUANTIZE": 1, "SubbyteConv2D": 6, "ADD": 2, "MEAN": 1, "SubbyteFullyConnected": 1,
+        "RESHAPE": 2,  # to a height of 1, which the Adds keep, and back for the mean
+    },
+}  # fmt: skip
+STOCK = {
+    "SubbyteConv2D": "CONV_2D",
+    "SubbyteDepthwiseConv2D": "DEPTHWISE_CONV_2D",
+    "SubbyteFullyConnected": "FULLY_CONNECTED",
+}
 
 
 @functools.cache
@@ -78,7 +104,8 @@ def in_keras(name: str) -> dict[str, np.ndarray]:
     """What `model.predict` gives, by the deployed names."""
     model, conversion, inputs = converted(name)
     order = [inputs[x.name.split(":")[0]] for x in model.inputs]
-    values = model.predict(order[0] if len(order) == 1 else order, verbose=0)
+    # In one batch: TensorFlow traces the model again for a last batch of another size.
+    values = model.predict(order[0] if len(order) == 1 else order, batch_size=SAMPLES, verbose=0)
     values = values if isinstance(values, list | tuple) else [values]
     assert list(conversion.graph.named("outputs")) == [f"output_{i}" for i in range(len(values))]
     return {f"output_{i}": value for i, value in enumerate(values)}
@@ -214,6 +241,30 @@ def test_quantized_inputs_and_outputs_give_the_same_codes(name, io):
         assert given[key].dtype == io
         given[key] = (given[key].astype(np.float32) - zero_point) * np.float32(scale)
     assert_same(given, outputs(name, "packed"))
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_every_stock_layer_between_is_one_int8_op(name):
+    _, conversion, _ = converted(name)
+    for target in ("packed", "int8"):
+        graph = Graph.read(conversion.tflite(target))
+        expected = {STOCK.get(kind, kind) if target == "int8" else kind: count for kind, count in OPS[name].items()}
+        assert Counter(graph.kind(op) for op in graph.operators) == expected
+
+
+@pytest.mark.once
+def test_the_report_has_the_shapes_of_keras():
+    _, conversion, _ = converted("windows")
+    result = conversion.write()
+    assert [(layer.op, layer.shape) for layer in result.layers][:5] == [
+        ("SubbyteConv2D", (3, 3, 3, 7)),
+        ("SubbyteConv2D", (1, 1, 7, 10)),
+        ("SubbyteConv2D", (5, 4, 10, 6)),
+        ("SubbyteDepthwiseConv2D", (3, 3, 6, 2)),
+        ("SubbyteConv2D", (2, 3, 4, 9)),
+    ]
+    assert [layer.weights for layer in result.layers] == [int(np.prod(layer.shape)) for layer in result.layers]
+    assert sum(layer.stored_bytes for layer in result.layers) < len(result.tflite)
 
 
 @pytest.mark.once

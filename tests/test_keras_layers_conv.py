@@ -259,12 +259,14 @@ def test_a_trained_model_is_the_same_however_it_runs_and_when_it_is_loaded(tmp_p
     model = small_model()
     model.compile("adam", "mse")
     before = [v.numpy() for v in model.trainable_variables]
-    model.fit(x, np.zeros((40, 9, 3), np.float32), epochs=2, verbose=0, callbacks=[ql.TwoStage(1)])
+    # Batches that divide 40: TensorFlow traces the model again for a last one of another size.
+    y = np.zeros((40, 9, 3), np.float32)
+    model.fit(x, y, batch_size=20, epochs=2, verbose=0, callbacks=[ql.TwoStage(1)])
     assert all(np.any(v.numpy() != old) for v, old in zip(model.trainable_variables, before, strict=True))
     assert ql.stage_of(model) == 2
     expected = model(x, training=False).numpy()
     assert len(np.unique(expected)) > 20
-    np.testing.assert_array_equal(model.predict(x, batch_size=7, verbose=0), expected)
+    np.testing.assert_array_equal(model.predict(x, batch_size=5, verbose=0), expected)
     np.testing.assert_array_equal(tf.function(model, jit_compile=True)(x), expected)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
