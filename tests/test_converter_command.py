@@ -491,21 +491,25 @@ def test_there_is_nothing_to_report_of_a_packed_file_in_c(run, files, tmp_path):
 class TestConsoleScript:
     """What only the real process shows: nothing from native libraries, exit statuses, no TensorFlow for a .tflite."""
 
+    @pytest.mark.once
     def test_help(self):
         done = script("--help")
         assert "--model" in done.out
         assert "--verify" in done.out
         assert (done.status, done.err) == (0, [])
 
-    def test_a_keras_model(self, files, tmp_path):
-        output = tmp_path / "out.tflite"
-        done = script(f"--model={files / 'good.keras'}", f"--output={output}", f"--verify={files / 'x.npz'}", "--json")
+    def test_a_keras_model(self, tmp_path):
+        output, x = tmp_path / "out.tflite", tmp_path / "x.npz"
+        small_net().save(tmp_path / "good.keras")
+        np.savez(x, x=np.random.default_rng(0).normal(0, 2, (50, 10)).astype(np.float32))
+        done = script(f"--model={tmp_path / 'good.keras'}", f"--output={output}", f"--verify={x}", "--json")
         assert (done.status, done.err) == (0, [])
         assert json.loads(done.out)["file_bytes"] == output.stat().st_size
         plain = tmp_path / "plain"
         plain.write_bytes(b"")
         assert output.stat().st_mode == plain.stat().st_mode
 
+    @pytest.mark.once
     def test_a_tflite_without_tensorflow(self, files, tmp_path):
         blocked = tmp_path / "blocked"
         (blocked / "tensorflow").mkdir(parents=True)
@@ -518,6 +522,7 @@ class TestConsoleScript:
         assert (tmp_path / "out.tflite").read_bytes() == convert(files / "int8.tflite", io="int8").tflite
         assert "nobody knows the weights before" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
+    @pytest.mark.once
     def test_a_bad_model(self, files, output):
         done = script(f"--model={files / 'cut.tflite'}", f"--output={output}")
         assert_one_line(done, "is damaged")

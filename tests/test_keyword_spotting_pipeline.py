@@ -420,17 +420,23 @@ def test_training_learns_and_a_file_gives_the_same_logits(
     np.testing.assert_array_equal(evaluate.file_logits(tmp_path / "model.keras", raw), logits)
 
 
+IN_LEGS = train.TrainingRecipe(windows=512, updates=400, batch_size=16, dropout=0.0)  # they end at 200, 400 and 428
+SMALL = models.Architecture((8,), (4, 4))
+
+
+@pytest.fixture(scope="module")
+def whole(dataset: data.Dataset) -> list[np.ndarray]:
+    """The weights that a training in legs ends with when nothing interrupts it."""
+    return train.train(SMALL, dataset, 2, IN_LEGS).model.get_weights()
+
+
 @pytest.mark.parametrize("stop_after", [1, 3])
 def test_an_interrupted_training_goes_on_where_it_stood(
-    dataset: data.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+    dataset: data.Dataset, whole: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
 ) -> None:
-    recipe = train.TrainingRecipe(windows=512, updates=400, batch_size=16, dropout=0.0)  # legs end at 200, 400 and 428
-    plan = models.Architecture((8,), (4, 4))
+    def run(recipe: train.TrainingRecipe = IN_LEGS) -> train.Trained:
+        return train.train(SMALL, dataset, 2, recipe, state=tmp_path / "state")
 
-    def run(recipe: train.TrainingRecipe = recipe) -> train.Trained:
-        return train.train(plan, dataset, 2, recipe, state=tmp_path / "state")
-
-    whole = train.train(plan, dataset, 2, recipe).model.get_weights()
     save, saved, fitted = train._State.save, [], []
 
     def save_and_stop(self: train._State, title: str, network: object, updates: int) -> None:
@@ -445,7 +451,7 @@ def test_an_interrupted_training_goes_on_where_it_stood(
     assert saved == [200, 400, 428][:stop_after]
     batches = train._Training._batches
     monkeypatch.setattr(train._Training, "_batches", lambda self, leg: fitted.append(leg) or batches(self, leg))
-    run(dataclasses.replace(recipe, updates=20))  # another training: it does not take up this state
+    run(dataclasses.replace(IN_LEGS, updates=20))  # another training: it does not take up this state
     assert fitted == [range(0, 20), range(20, 21)]
     fitted.clear()
     resumed = run().model
