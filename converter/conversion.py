@@ -155,7 +155,7 @@ class Conversion:
             from_stock.check_quantized(graph, source.name)
         else:
             keras_source.check_ops(graph)
-        lift_markers(graph, dict(source.taps))
+        lift_markers(graph, dict(source.taps), source.constants)
         without_loss = source.reference is None and bits is None
         notes = from_stock.lift_stock(graph, requantized, first_last_bits, prefer if without_loss else None)
         notes += _wide_ends(graph, bits)

@@ -11,7 +11,7 @@ Constants behind the layer (a stock batch normalization) fold into its scale and
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,6 +21,7 @@ from flatbuffers import flexbuffers
 
 from subbyte.schemas import PACKED_OPS, Geometry, Grid, Op, Padding
 
+from .call_order import sort_by_calls
 from .conv_1d import give_height, join_heights
 from .errors import ConversionError
 from .flatbuffer import TensorType
@@ -58,18 +59,25 @@ class _Affine:
         return replace(self, low=float(np.clip(self.low, low, high)), high=float(np.clip(self.high, low, high)))
 
 
-def lift_markers(graph: Graph, taps: Mapping[str, str] | None = None) -> None:
+def lift_markers(
+    graph: Graph, taps: Mapping[str, str] | None = None, constants: Sequence[Sequence[np.ndarray]] = ()
+) -> None:
     """Replaces every marked layer of `graph` by one `LinearOp` for each quantized tensor that it leads to.
 
-    The keys of `taps` name outputs of the graph that only tell where the output of an activation quantizer is, whose
-    name is the value; they go.
+    Args:
+        graph: TensorFlow's conversion.
+        taps: the keys name outputs of the graph that only tell where the output of an activation quantizer is, whose
+            name is the value; they go.
+        constants: of marked layers that have none in the graph; see `Source`.
     """
+    if constants:
+        sort_by_calls(graph, {_options(op)["constants"]: op for op in graph.operators if graph.kind(op) in _MARKERS})
     tapped = _drop_taps(graph, taps or {})
     quantizers = {tensor: (taps or {})[tap] for tensor, tap in tapped.items()}
     _check_loops(graph)
     _quantize_before_reshape(graph)
     for marker in [op for op in graph.operators if graph.kind(op) in _MARKERS]:
-        for op in _lift_marker(graph, marker, quantizers):
+        for op in _lift_marker(graph, marker, quantizers, constants):
             _fold_quantized_bounds(graph, op)
             op.tap = tapped.get(op.outputs[0])
             if op.op != Op.FULLY_CONNECTED and len(graph.shape(op.inputs[0])) == 3:
@@ -87,6 +95,14 @@ def _drop_taps(graph: Graph, taps: Mapping[str, str]) -> dict[int, str]:
             tapped.setdefault(int(dequantize.inputs[0]), name)
     graph.prune_operators()
     return tapped
+
+
+def _name_quantized(graph: Graph, quantizers: Mapping[int, str]) -> None:
+    """Calls tensors after the quantizers that alone make them; TensorFlow's converter joins the paths of many ops."""
+    for tensor, layer in quantizers.items():
+        producer = graph.producer(tensor)
+        if producer is not None and graph.kind(producer) == "QUANTIZE":
+            graph.tensor(tensor).name = layer.encode()
 
 
 def _quantize_before_reshape(graph: Graph) -> None:
@@ -134,12 +150,18 @@ def _options(marker: Any) -> dict[str, Any]:
     return flexbuffers.Loads(bytes(bytearray(marker.customOptions)))
 
 
-def _lift_marker(graph: Graph, marker: Any, quantizers: dict[int, str]) -> list[LinearOp]:
-    if graph.tensor(int(marker.inputs[1])).type == TensorType.UINT8:
+def _lift_marker(
+    graph: Graph, marker: Any, quantizers: dict[int, str], constants: Sequence[Sequence[np.ndarray]]
+) -> list[LinearOp]:
+    if len(marker.inputs) == 2:
         raise ConversionError("this model is packed already: convert the model that it was made from")
     options = _options(marker)
     layer = options["layer"]
-    weights, scale, offset, real_weights = (graph.constant(int(tensor)) for tensor in marker.inputs[1:5])
+    weights, scale, offset, real_weights = (
+        constants[options["constants"]]
+        if "constants" in options
+        else (graph.constant(int(tensor)) for tensor in marker.inputs[1:5])
+    )
     if weights is None or scale is None or offset is None or real_weights is None:
         raise ConversionError(f"layer {layer}: its weights are not constant in this graph")
     for what, value in (("weights", weights), ("weights", real_weights), ("scale or bias", scale), ("bias", offset)):

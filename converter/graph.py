@@ -269,7 +269,7 @@ class Graph:
 
     def named(self, side: str) -> dict[str, int]:
         """Tensors of the model's "inputs" or "outputs" by their names in its signature, or by their own without one."""
-        maps = list(self._signature_maps(side))
+        maps = list(self.signature_maps(side))
         if not maps:
             return {self.name(tensor): tensor for tensor in getattr(self, side)}
         return {readable(tensor_map.name): int(tensor_map.tensorIndex) for tensor_map in maps}
@@ -332,7 +332,7 @@ class Graph:
         self.main.inputs, self.main.outputs = (
             np.asarray([new[t] for t in tensors], np.int32) for tensors in (self.inputs, self.outputs)
         )
-        for tensor_map in self._signature_maps("inputs", "outputs"):
+        for tensor_map in self.signature_maps("inputs", "outputs"):
             tensor_map.tensorIndex = new[tensor_map.tensorIndex]
 
     def _prune_buffers(self) -> None:
@@ -357,11 +357,11 @@ class Graph:
             op.opcodeIndex = new[op.opcodeIndex]
 
     def _rename_in_signatures(self, side: str, old: int, new: int) -> None:
-        for tensor_map in self._signature_maps(side):
+        for tensor_map in self.signature_maps(side):
             if tensor_map.tensorIndex == old:
                 tensor_map.tensorIndex = new
 
-    def _signature_maps(self, *sides: str) -> Iterator[Any]:
+    def signature_maps(self, *sides: str) -> Iterator[Any]:
         for definition in self.model.signatureDefs or []:
             if definition.subgraphIndex == 0:
                 for side in sides:

@@ -74,27 +74,30 @@ def from_keras(model: Any) -> Source:
     check_stage(model.variables)
     structure = _input_structure(model)
     names: list[tuple[str, str]] = []
+    constants: list[list[np.ndarray]] = []
 
-    def call(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        with markers.taps() as taps:
+    def call(converts: bool, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        with markers.tracing(converts) as trace:
             packed = inputs[0] if structure is None else tf.nest.pack_sequence_as(structure, list(inputs))
             outputs = model(packed, training=False)
         if not isinstance(outputs, dict):
             outputs = {f"output_{i}": output for i, output in enumerate(tf.nest.flatten(outputs))}
         # What a loop or another function computes cannot be seen from here.
         here = tf.compat.v1.get_default_graph()
-        seen = [(layer, output) for layer, output in taps if output.graph is here]
-        names[:] = [(f"tap_{i}", layer) for i, (layer, _) in enumerate(seen)]
+        seen = [(layer, output) for layer, output in trace.taps if output.graph is here]
+        if converts:
+            names[:] = [(f"tap_{i}", layer) for i, (layer, _) in enumerate(seen)]
+            constants[:] = trace.constants
         return outputs | {f"tap_{i}": output for i, (_, output) in enumerate(seen)}
 
-    graph_call = tf.function(call, autograph=False, reduce_retracing=True)
+    graph_call = tf.function(functools.partial(call, False), autograph=False, reduce_retracing=True)
 
     def reference(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         tensors = [tf.constant(inputs[spec.name], spec.dtype) for spec in specs]
         return {name: output.numpy() for name, output in graph_call(*tensors).items()}
 
     try:
-        concrete = tf.function(call, autograph=False).get_concrete_function(*specs)
+        concrete = tf.function(functools.partial(call, True), autograph=False).get_concrete_function(*specs)
     except Exception as error:  # whatever the model's layers raise
         raise ConversionError(f"TensorFlow cannot trace {model.name}: {one_line(error)}") from error
     return Source(
@@ -103,6 +106,7 @@ def from_keras(model: Any) -> Source:
         tuple(names),
         _in_batches(reference, 256),
         layer_names=tuple(layer.name for layer in _layers(model)),
+        constants=tuple(constants),
     )
 
 
@@ -202,16 +206,16 @@ def _layers(layer: Any) -> Iterator[Any]:
 def _resources(model: Any, concrete: Any) -> Any:
     """A module with all that `concrete`, a function traced from `model`, reads: what is saved with it.
 
-    Variables that are no weights are seen by the function alone, as the state of a recurrent layer is, and tables by
-    the layer that looks up in them.
+    The weights of our layers are none of that, since they are constants by then. Variables that are no weights are seen
+    by the function alone, as the state of a recurrent layer is, and tables by the layer that looks up in them.
     """
     import tensorflow as tf
 
     module = tf.Module()
     weights = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
-    known = {id(variable) for variable in weights}
-    states = {id(variable): variable for variable in concrete.variables if id(variable) not in known}
-    module.variables_of_model = [*weights, *states.values()]
+    variables = {id(variable.handle): variable for variable in (*weights, *concrete.variables)}
+    read = {id(tensor) for tensor in concrete.captured_inputs}
+    module.variables_of_graph = [variable for handle, variable in variables.items() if handle in read]
     held = [value for layer in _layers(model) for value in _held(layer)]
     module.tables = [value for value in held if isinstance(value, tf.saved_model.experimental.TrackableResource)]
     return module
@@ -273,10 +277,13 @@ def _convert(module: Any, concrete: Any, optimizations: list[Any] | None = None)
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            tf.saved_model.save(module, folder, signatures={"serving_default": concrete})
+            # Gradients would be traced for every function of the graph.
+            options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+            tf.saved_model.save(module, folder, {"serving_default": concrete}, options)
             _drop_rounding(Path(folder) / "saved_model.pb")
             converter = tf.lite.TFLiteConverter.from_saved_model(folder)
             converter.allow_custom_ops = True
+            converter.exclude_conversion_metadata = True  # of TensorFlow's file, and it takes a reading and a writing
             converter.optimizations = [tf.lite.Optimize.DEFAULT] if optimizations is None else optimizations
             return bytes(converter.convert())
         except Exception as error:  # whatever the model's ops make TensorFlow raise

@@ -20,6 +20,8 @@ class Source:
         post_training: what quantization without training did, a `subbyte.keras_layers.PostTraining`; or None.
         reference: the model in TensorFlow: inputs by name, [samples, ...] each, to outputs and taps by name; or None.
         layer_names: what the user calls the layers, where that is known; TensorFlow joins them to paths.
+        constants: of marked layers that have none in the graph: weights, scale, offset and real weights, by the option
+            "constants" of the layer's op.
         floating: makes the stock float .tflite of what was quantized without training; None where nothing was.
     """
 
@@ -29,4 +31,5 @@ class Source:
     reference: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
     post_training: Any = None
     layer_names: tuple[str, ...] = ()
+    constants: tuple[list[np.ndarray], ...] = ()
     floating: Callable[[], bytes] | None = None

@@ -8,8 +8,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from subbyte.schemas import ROUNDING
-
 from . import markers, numerics, stages
 
 #: Name of the variable that holds a range that follows the data.
@@ -86,21 +84,23 @@ class ActivationQuantizer(tf.keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         inputs = tf.cast(inputs, tf.float32)  # lookups of Keras 3 give integers where they say float
-        scale = self._scale(inputs, bool(training))
-        low, high = self._bounds(scale)
-        in_stage_two = stages.is_on(self.stage_flag)
         if training:
+            scale = self._scale(inputs, training=True)
             # Stage 1 rounds to a grid so fine that it moves nothing.
-            step = tf.where(in_stage_two, scale, 2.0**-80)
-            return self._to_grid(inputs, low, high, step)
+            step = tf.where(stages.is_on(self.stage_flag), scale, 2.0**-80)
+            return self._to_grid(inputs, *self._bounds(scale), step)
+        scale = self._scale(inputs, training=False)
+        low, high = self._bounds(scale)
 
         def deployed() -> tf.Tensor:
-            marked = markers.mark(ROUNDING, self._to_grid)
-            outputs = marked(self._clamp_inside_container(inputs, low, high), low, high, scale)
+            bounded = self._clamp_inside_container(inputs, low, high)
+            outputs = markers.call_rounding(self._to_grid, bounded, low, high, scale)
             outputs.set_shape(inputs.shape)
             return self._carry_range(outputs, scale)
 
-        outputs = tf.cond(in_stage_two, deployed, lambda: tf.clip_by_value(inputs, low, high))
+        outputs = markers.choose(
+            lambda: stages.is_on(self.stage_flag), deployed, lambda: tf.clip_by_value(inputs, low, high)
+        )
         outputs.set_shape(inputs.shape)
         markers.tap(self.name, outputs)
         return outputs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -188,6 +187,34 @@ class KernelLayer(tf.keras.layers.Layer):
         return sums * scale + offset
 
     def _infer(self, inputs: tf.Tensor) -> tf.Tensor:
+        """The deployed op of the layer as it is now."""
+        quantizer, deployment = self.kernel_quantizer, self.deployment
+
+        def scaled_product(
+            x: tf.Tensor, weights: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, real_weights: tf.Tensor
+        ) -> tf.Tensor:
+            del real_weights  # for the converter's report
+            if deployment.input_bits == 8:
+                return (self._exact_product(x, weights) + offset) * scale
+            x, weights, scale, offset = (tf.cast(value, tf.float64) for value in (x, weights, scale, offset))
+            return numerics.to_float32_sticky((self._product(x, weights) + offset) * scale)
+
+        return markers.call_marked(
+            self.marker,
+            scaled_product,
+            inputs,
+            self._deployed_constants,
+            layer=self.name,
+            bits=quantizer.bits,
+            code_offset=quantizer.grid.offset,
+            code_step=quantizer.grid.step,
+            bias_resolution=f"{deployment.bias_resolution:g}",
+            input_bits=deployment.input_bits,
+            **self._marker_attributes(),
+        )
+
+    def _deployed_constants(self) -> list[tf.Tensor]:
+        """Weights, scale, offset and real weights of the deployed op."""
         # float64: the same weights, scales and offsets from every compiler.
         latent = self._latent(tf.float64)
         real_weights = self.kernel_quantizer.real_weights(latent)
@@ -199,7 +226,7 @@ class KernelLayer(tf.keras.layers.Layer):
         # Where stage 1 meets a scale of 0, its offset must not divide by it.
         scale = tf.maximum(scale, 2.0**-60)
         arguments = (weights * flip, scale, offset / scale, real_weights * flip)
-        return self._marked_product()(inputs, *(tf.cast(value, tf.float32) for value in arguments))
+        return [tf.cast(value, tf.float32) for value in arguments]
 
     def _latent(self, dtype: tf.DType) -> tf.Tensor:
         kernel = tf.cast(self.kernel, dtype)
@@ -242,31 +269,6 @@ class KernelLayer(tf.keras.layers.Layer):
     def _require_zero(self, quantizer: quantizers.Quantizer, what: str) -> None:
         if not quantizer.grid.has_zero:
             raise ValueError(f"{self.name}: {what} needs a grid with zero: grid='symmetric', from 2 bits on")
-
-    def _marked_product(self) -> Callable[..., tf.Tensor]:
-        """The deployed op of the layer as it is now: (x, weights, scale, offset, real weights) to the output."""
-        quantizer, deployment = self.kernel_quantizer, self.deployment
-
-        def scaled_product(
-            x: tf.Tensor, weights: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, real_weights: tf.Tensor
-        ) -> tf.Tensor:
-            del real_weights  # for the converter's report
-            if deployment.input_bits == 8:
-                return (self._exact_product(x, weights) + offset) * scale
-            x, weights, scale, offset = (tf.cast(value, tf.float64) for value in (x, weights, scale, offset))
-            return numerics.to_float32_sticky((self._product(x, weights) + offset) * scale)
-
-        return markers.mark(
-            self.marker,
-            scaled_product,
-            layer=self.name,
-            bits=quantizer.bits,
-            code_offset=quantizer.grid.offset,
-            code_step=quantizer.grid.step,
-            bias_resolution=f"{deployment.bias_resolution:g}",
-            input_bits=deployment.input_bits,
-            **self._marker_attributes(),
-        )
 
     def _exact_product(self, x: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         """The product without rounding: float32 holds sums of 8-bit codes times weights below 2^24, float64 the rest.

@@ -79,23 +79,40 @@ def quantize_post_training(model: tf.keras.Model, calibration: Any, recipe: Reci
     set_stage(twin.model, 2)
     assert twin.calibration is not None, "build_twin has checked it"
     inputs = [tf.constant(array) for array in twin.calibration]
-    wanted = {tensor for tensors in twin.pairs.values() for tensor in tensors}
-    expected = _values(twin.graph, inputs, wanted | set(twin.graph.output_tensors))
-    layers = _correct_biases(twin, inputs, expected)
+    floating = _Floating(twin, inputs)
+    layers = _correct_biases(twin, inputs, floating)
     quantized = FloatGraph.of(twin.model)
-    found = _values(quantized, inputs, set(quantized.output_tensors))
-    pairs = [(expected[a], found[b]) for a, b in zip(twin.graph.output_tensors, quantized.output_tensors, strict=True)]
+    ends = set(quantized.output_tensors)
+    found = {
+        (number, i): output.numpy()
+        for number, outputs in quantized.run(inputs)
+        for i, output in enumerate(outputs)
+        if (number, i) in ends
+    }
+    pairs = [
+        (floating[ours], found[theirs])
+        for ours, theirs in zip(twin.graph.output_tensors, quantized.output_tensors, strict=True)
+    ]
     return PostTraining(twin.model, layers, _sqnr_db(pairs), _same_top(pairs), twin.left, len(inputs[0]))
 
 
-def _values(graph: FloatGraph, inputs: list[Any], wanted: set[Tensor]) -> dict[Tensor, np.ndarray]:
-    found: dict[Tensor, np.ndarray] = {}
-    for number, outputs in graph.run(inputs):
-        found |= {(number, i): output.numpy() for i, output in enumerate(outputs) if (number, i) in wanted}
-    return found
+class _Floating:
+    """What the float model computes, layer by layer as it is asked for; what has been given is forgotten."""
+
+    def __init__(self, twin: Twin, inputs: list[Any]) -> None:
+        self._run = twin.graph.run(inputs)
+        self._ends = set(twin.graph.output_tensors)
+        self._wanted = {tensor for tensors in twin.pairs.values() for tensor in tensors} | self._ends
+        self._held: dict[Tensor, np.ndarray] = {}
+
+    def __getitem__(self, tensor: Tensor) -> np.ndarray:
+        while tensor not in self._held:
+            number, outputs = next(self._run)
+            self._held |= {(number, i): y.numpy() for i, y in enumerate(outputs) if (number, i) in self._wanted}
+        return self._held[tensor] if tensor in self._ends else self._held.pop(tensor)
 
 
-def _correct_biases(twin: Twin, inputs: list[Any], expected: dict[Tensor, np.ndarray]) -> list[LayerError]:
+def _correct_biases(twin: Twin, inputs: list[Any], expected: _Floating) -> list[LayerError]:
     graph = FloatGraph.of(twin.model)
     uses: dict[str, int] = {}
     errors = []
