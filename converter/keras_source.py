@@ -34,7 +34,7 @@ def load_keras(path: Path) -> Any:
     """The Keras model in a `.keras` file. Raises ConversionError for anything else."""
     import tensorflow as tf
 
-    from subbyte import keras_layers  # noqa: F401  registers the classes
+    from subbyte.keras_layers import tfmot_kinds  # the package registers its classes
 
     if not zipfile.is_zipfile(path):
         raise ConversionError(f"{path} is not a Keras model: a .keras file is written by model.save()")
@@ -42,6 +42,9 @@ def load_keras(path: Path) -> Any:
     try:
         return tf.keras.models.load_model(path, compile=False)
     except Exception as error:
+        wrapped = tfmot_kinds.mend_of(_config_of(path))
+        if wrapped is not None:
+            raise ConversionError(f"{path} is {wrapped[0]}: {wrapped[1]}") from error
         own = re.search(r"(?:Could not locate (?:class|function)|Unknown \w+:) '?(?:\w+>)?(\w+)", str(error))
         if own is not None:
             raise ConversionError(
@@ -366,6 +369,15 @@ def _keras_of(path: Path) -> str:
             return f"Keras {json.load(metadata)['keras_version']}"
     except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile):
         return "who knows what"
+
+
+def _config_of(path: Path) -> str:
+    """The configuration of the model in a file, as JSON; nothing where there is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read("config.json").decode()
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile):
+        return ""
 
 
 def _this_keras() -> str:

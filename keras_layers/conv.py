@@ -201,7 +201,7 @@ class _Conv(_Convolution):
 class QuantConv1D(_Conv):
     """A Conv1D layer whose kernel is integer weights times a step.
 
-        y = activation(normalization(gain * (step * convolution(x, weights) + bias)))
+        y = normalization(gain * (step * convolution(x, weights) + bias))
 
     Example:
         QuantConv1D(24, 9, padding="causal", kernel_quantizer=quantizers.Tanh(bits=4))
@@ -220,7 +220,7 @@ class QuantConv1D(_Conv):
 class QuantConv2D(_Conv):
     """A Conv2D layer whose kernel is integer weights times a step.
 
-        y = activation(normalization(gain * (step * convolution(x, weights) + bias)))
+        y = normalization(gain * (step * convolution(x, weights) + bias))
 
     Example:
         QuantConv2D(64, (10, 4), strides=2, kernel_quantizer=quantizers.Tanh(bits=4))

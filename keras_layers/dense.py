@@ -14,7 +14,7 @@ from .kernel_layer import KernelLayer
 class QuantDense(KernelLayer):
     """A Dense layer whose kernel is integer weights times a step.
 
-        y = activation(normalization(gain * (step * (x @ weights) + bias)))
+        y = normalization(gain * (step * (x @ weights) + bias))
 
     Example:
         QuantDense(87, kernel_quantizer=quantizers.Tanh(bits=4), normalization=QuantBatchNormalization())

@@ -10,21 +10,37 @@ import tensorflow as tf
 
 from . import deployment as deployments
 from . import folding, markers, numerics, quantizers, regularizers, stages
+from .activations import ActivationQuantizer
 from .deployment import Deployment
 from .normalization import QuantBatchNormalization
+
+
+def check_activation(layer: str, activation: Any) -> None:
+    """Raises ValueError, naming the layer, for a function that its op on the device would not have a range for."""
+    name = activation if isinstance(activation, str) else getattr(activation, "__name__", type(activation).__name__)
+    if activation is None or name == "linear":
+        return
+    if isinstance(activation, ActivationQuantizer):
+        mend = f"that {name}"
+    elif name.lower().startswith("relu"):
+        mend = f"ClippedReLU({'6.0' if name.endswith('6') else 'max_value'})"
+    else:
+        mend = f"QuantActivation(max_value), and tf.keras.layers.Activation({name!r}) behind that,"
+    raise ValueError(f"{layer}: activation={name!r} needs a range: leave it out and put {mend} behind the layer")
 
 
 class KernelLayer(tf.keras.layers.Layer):
     """Base of the layers whose kernel is integer weights times a step.
 
-        y = activation(normalization(gain * (step * product(x, weights) + bias)))
+        y = normalization(gain * (step * product(x, weights) + bias))
 
     arXiv 2207.06920, section 4.1: the gain stands outside the product, the bias inside the bracket. The kernel is
     quantized in both stages; stage 2 adds bias and gain (8 bits) and puts the folded scale and offset on the grid of
     the deployed op. A subclass says which shape the kernel has, and the product.
 
     Args:
-        activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
+        activation: None or "linear"; any other has its range, and stands behind the layer as one of its own.
+        use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
         activity_regularizer, kernel_constraint, bias_constraint: as in stock layers. "quantizer" takes the kernel
             quantizer's own: for `Tanh` the target distribution. They act on the latent kernel.
         kernel_quantizer: from `quantizers`; None is `Linear(8)`.
@@ -59,7 +75,7 @@ class KernelLayer(tf.keras.layers.Layer):
         self.kernel_quantizer = quantizers.get(kernel_quantizer)
         from_quantizer = self.kernel_quantizer
         self.use_bias = bool(use_bias)
-        self.activation = tf.keras.activations.get(activation)
+        check_activation(self.name, activation)
         self.kernel_initializer = tf.keras.initializers.get(
             from_quantizer.initializer if kernel_initializer == "quantizer" else kernel_initializer
         )
@@ -175,7 +191,7 @@ class KernelLayer(tf.keras.layers.Layer):
         padded = self._pad(inputs)
         outputs = self._train(padded) if training else self._infer(padded)
         outputs.set_shape(output_shape)
-        return self.activation(outputs)
+        return outputs
 
     def _train(self, inputs: tf.Tensor) -> tf.Tensor:
         latent = self._latent(tf.float32)
@@ -316,7 +332,7 @@ class KernelLayer(tf.keras.layers.Layer):
         normalization = self.normalization
         return {
             **super().get_config(),
-            "activation": tf.keras.activations.serialize(self.activation),
+            "activation": "linear",
             "use_bias": self.use_bias,
             "kernel_initializer": tf.keras.initializers.serialize(self.kernel_initializer),
             "bias_initializer": tf.keras.initializers.serialize(self.bias_initializer),

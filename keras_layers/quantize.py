@@ -18,6 +18,7 @@ from .float_graph import FloatGraph, Tensor
 from .progress import progress
 from .recipe import Recipe
 from .split import split
+from .tfmot_kinds import refuse_wrapped
 from .twin import TwinBuilder
 
 
@@ -76,6 +77,7 @@ class Twin:
 
 def build_twin(model: tf.keras.Model, recipe: Recipe, calibration: Any = None, keeps_output_names: bool = True) -> Twin:
     """See `quantize_model`."""
+    refuse_wrapped(model)
     graph = split(FloatGraph.of(model))
     samples = None if calibration is None else check_calibration(model, graph, calibration)
     calls = len(graph.calls)

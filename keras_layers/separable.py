@@ -12,6 +12,7 @@ from . import numerics, quantizers
 from .activations import ActivationQuantizer, QuantActivation
 from .conv import QuantConv1D, QuantConv2D, QuantDepthwiseConv1D, QuantDepthwiseConv2D, Sizes
 from .deployment import Deployment
+from .kernel_layer import check_activation
 from .normalization import QuantBatchNormalization
 
 
@@ -56,6 +57,7 @@ class _SeparableConv(tf.keras.layers.Layer):
         keywords = deployments.take_keywords(kwargs)
         super().__init__(activity_regularizer=activity_regularizer, **numerics.in_float32(kwargs))
         self.deployment = deployments.get(self.name, deployment, keywords)
+        check_activation(self.name, activation)
         window = {
             "kernel_size": kernel_size, "strides": strides, "padding": padding, "dilation_rate": dilation_rate,
             "depth_multiplier": depth_multiplier, "data_format": data_format,
@@ -65,7 +67,7 @@ class _SeparableConv(tf.keras.layers.Layer):
         self.depthwise_activation = self._between(depthwise_activation)
         kernel = (pointwise_quantizer, pointwise_initializer, pointwise_regularizer, pointwise_constraint)
         bias = (use_bias, bias_initializer, bias_regularizer, bias_constraint)
-        self.pointwise = self._pointwise(filters, kernel, bias, activation, normalization)
+        self.pointwise = self._pointwise(filters, kernel, bias, normalization)
 
     def _depthwise(
         self, window: dict[str, Any], kernel: tuple[Any, ...]
@@ -96,14 +98,13 @@ class _SeparableConv(tf.keras.layers.Layer):
         return quantizer
 
     def _pointwise(
-        self, filters: int, kernel: tuple[Any, ...], bias: tuple[Any, ...], activation: Any, normalization: Any
+        self, filters: int, kernel: tuple[Any, ...], bias: tuple[Any, ...], normalization: Any
     ) -> QuantConv1D | QuantConv2D:
         quantizer, initializer, regularizer, constraint = kernel
         use_bias, bias_initializer, bias_regularizer, bias_constraint = bias
         return self.pointwise_class(
             filters,
             1,
-            activation=activation,
             use_bias=use_bias,
             kernel_initializer=initializer,
             bias_initializer=bias_initializer,

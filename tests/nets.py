@@ -274,7 +274,7 @@ def causal() -> keras.Model:
     for layer in (
         normalized(ql.QuantConv1D, 11, 3, padding="causal", strides=2, kernel_quantizer=Tanh(4)),
         normalized(ql.QuantDepthwiseConv1D, 5, padding="causal", kernel_quantizer=Tanh(2)),
-        normalized(ql.QuantConv1D, 6, 1, kernel_quantizer=Tanh(4), activation="relu"),
+        normalized(ql.QuantConv1D, 6, 1, kernel_quantizer=Tanh(4)),
         normalized(ql.QuantConv1D, 8, 2, padding="causal", dilation_rate=4, groups=2, kernel_quantizer=Linear(3)),
         normalized(ql.QuantSeparableConv1D, 7, 3, strides=2, padding="same", depthwise_quantizer=Tanh(8)),
     ):
@@ -385,7 +385,8 @@ def narrow_int16() -> keras.Model:
             ql.ClippedReLU(4.0, bits=9),
             dense16(24, Linear(5), gain="channel", bias_resolution=64),
             ql.QuantActivation(2.0, bits=16),
-            dense16(24, Tanh(3, grid="bin_centre"), activation="relu"),
+            dense16(24, Tanh(3, grid="bin_centre")),
+            layers.ReLU(),
             ql.QuantActivation(2.7, bits=16),
             dense16(24, Tanh(4), scale_bits=4, bias_resolution=0.25),
             ql.ClippedReLU(6.0, bits=16),

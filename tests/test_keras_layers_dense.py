@@ -58,13 +58,13 @@ def test_close_to_stock_dense_with_8_bits(shape, use_bias, training):
     stock = tf.keras.layers.Dense(9, activation="tanh", use_bias=use_bias, bias_initializer="random_normal")
     x = RNG(0).normal(size=shape).astype(np.float32)
     expected = stock(x)
-    layer = ql.QuantDense(9, "tanh", use_bias, kernel_quantizer=Linear(8), gain=None)
+    layer = ql.QuantDense(9, None, use_bias, kernel_quantizer=Linear(8), gain=None)
     layer.build(shape)
     layer.set_weights([*stock.get_weights(), *layer.get_weights()[1 + use_bias :]])
     assert layer.compute_output_shape(shape) == (*shape[:-1], 9)
     for stage in (1, 2):
         ql.set_stage(layer, stage)
-        outputs = layer(x, training=training)
+        outputs = tf.tanh(layer(x, training=training))
         # 12 products with errors of half a step of 1/127 of about 0.5, behind them the bias's 8 bits.
         np.testing.assert_allclose(outputs, expected, atol=0.03)
         assert outputs.shape == (*shape[:-1], 9)
@@ -209,7 +209,7 @@ def test_wide_layers_accumulate_exactly():
     [
         ql.QuantDense(3),
         ql.QuantDense(
-            5, "relu", False, "he_normal", "ones", "l2", "l1", "l1", "non_neg", "unit_norm",
+            5, "linear", False, "he_normal", "ones", "l2", "l1", "l1", "non_neg", "unit_norm",
             kernel_quantizer=Tanh(3, "bin_centre", sigma=0.9), gain="channel", parameter_bits=5, bias_resolution=4,
             scale_bits=5,
             normalization=ql.QuantBatchNormalization(0.9, 1e-5, False, False, 6, "layer"), name="dense_a",
@@ -279,3 +279,32 @@ def test_layers_compute_in_float32_under_mixed_precision(name, policy):
 def test_half_floats_that_are_asked_for_are_refused(name):
     with pytest.raises(ValueError, match="give it dtype='float32'"):
         LAYERS[name](dtype="float16")(tf.zeros((1, 3)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda activation: ql.QuantDense(3, activation, name="mine"),
+        lambda activation: ql.QuantConv1D(3, 2, activation=activation, name="mine"),
+        lambda activation: ql.QuantConv2D(3, 2, activation=activation, name="mine"),
+        lambda activation: ql.QuantDepthwiseConv1D(2, activation=activation, name="mine"),
+        lambda activation: ql.QuantDepthwiseConv2D(2, activation=activation, name="mine"),
+        lambda activation: ql.QuantSeparableConv1D(3, 2, activation=activation, name="mine"),
+        lambda activation: ql.QuantSeparableConv2D(3, 2, activation=activation, name="mine"),
+    ],
+)
+def test_an_activation_as_an_argument_is_told_where_to_go(make):
+    for none in (None, "linear", tf.keras.activations.linear):
+        assert make(none).get_config()["activation"] == "linear"
+    for activation, mend in {
+        "relu": "put ClippedReLU(max_value) behind the layer",
+        tf.nn.relu6: "put ClippedReLU(6.0) behind the layer",
+        tf.keras.layers.ReLU(): "put ClippedReLU(max_value) behind the layer",
+        "tanh": "put QuantActivation(max_value), and tf.keras.layers.Activation('tanh') behind that, behind the layer",
+        "unheard": "Activation('unheard')",
+        ql.ClippedReLU(4.0): "put that ClippedReLU behind the layer",
+    }.items():
+        with pytest.raises(ValueError, match=r"^mine: activation=\S+ needs a range: leave it out") as caught:
+            make(activation)
+        assert mend in str(caught.value)
+        assert "\n" not in str(caught.value)

@@ -13,6 +13,8 @@ from rich.console import Console
 
 from subbyte import keras_layers as ql
 from subbyte.converter.conversion import Conversion, Result
+from subbyte.converter.errors import ConversionError
+from subbyte.converter.keras_source import load_keras
 from subbyte.converter.report import print_layers, to_json
 from subbyte.converter.verification import verify
 
@@ -358,6 +360,46 @@ def test_layers_that_cannot_be_quantized_are_named(layer, config, match):
     )
     with pytest.raises(ValueError, match=match):
         quantization.quantize_apply(model, scheme=SubbyteScheme())
+
+
+#: What makes each kind of wrapped model; a word of the mend.
+WRAPPED = {
+    "quantized": (lambda model: quantization.quantize_model(model), "start from the float model"),
+    "annotated": (lambda model: quantization.quantize_annotate_model(model), "scheme=SubbyteScheme"),
+    "pruned": (lambda model: sparsity.prune_low_magnitude(model), "strip_pruning"),
+    "clustered": (
+        lambda model: clustering.cluster_weights(
+            model, number_of_clusters=4, cluster_centroids_init=clustering.CentroidInitialization.LINEAR
+        ),
+        "strip_clustering",
+    ),
+}
+
+
+@with_tfmot
+@pytest.mark.parametrize("kind", WRAPPED)
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_a_model_that_tfmot_has_wrapped_is_named_with_the_mend(kind, is_nested):
+    wrap, mend = WRAPPED[kind]
+    model = wrap(dense_net())
+    if is_nested:
+        model = keras.Sequential([keras.Input((8, 6, 1)), model])
+    for route in (
+        lambda: ql.quantize_model(model, None, X),
+        lambda: ql.quantize_post_training(model, X),
+        lambda: Conversion.start(model, bits=4, calibration=X),
+    ):
+        with pytest.raises(ValueError, match=rf"by TFMOT|for TFMOT.*{mend}") as caught:
+            route()
+        assert mend in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@with_tfmot
+def test_a_file_that_tfmot_has_wrapped_is_named_with_the_mend(tmp_path):
+    quantization.quantize_model(dense_net()).save(tmp_path / "wrapped.keras")
+    with pytest.raises(ConversionError, match=r"quantized to 8 bits by TFMOT: start from the float model"):
+        load_keras(tmp_path / "wrapped.keras")
 
 
 @pytest.mark.skipif(IS_TF_KERAS, reason="this is about Keras 3: the second run of make test")
