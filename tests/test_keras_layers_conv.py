@@ -290,8 +290,8 @@ def test_a_trained_model_is_the_same_however_it_runs_and_when_it_is_loaded(tmp_p
         ),
         ql.QuantSeparableConv1D(3, 2),
         ql.QuantSeparableConv2D(
-            6, 3, 1, "same", None, 2, 2, "linear", False, "he_normal", "zeros", "ones", "l2", "l1", "l2", "l1", "non_neg",
-            "unit_norm", "non_neg", depthwise_quantizer=Tanh(3), depthwise_activation=ql.ClippedReLU(2.0),
+            6, 3, 1, "same", None, 2, 2, "linear", False, "he_normal", "zeros", "ones", "l2", "l1", "l2", "l1",
+            "non_neg", "unit_norm", "non_neg", depthwise_quantizer=Tanh(3), depthwise_activation=ql.ClippedReLU(2.0),
             pointwise_quantizer=Tanh(2), gain=None, normalization=ql.QuantBatchNormalization(0.9), name="separable_a",
         ),
     ],
