@@ -22,13 +22,10 @@ from pathlib import Path
 # TensorFlow reads it when it is imported; what it has to say is not about the user's model.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from absl import flags, logging
-from rich.console import Console
-from rich.progress import Progress
-
 from subbyte import __version__
 from subbyte.command_line import DIFFERS, guard
 from subbyte.console import console as make_console
+from subbyte.extras import needed_by
 
 from .c_source import c_source
 from .conversion import Conversion
@@ -45,6 +42,11 @@ from .report import print_comparisons, print_layers, print_post_training, print_
 from .summary import Summary
 from .targets import TARGETS
 from .verification import load_inputs, read_arrays, untested, verify
+
+with needed_by("subbyte.converter.command"):
+    from absl import flags, logging
+    from rich.console import Console
+    from rich.progress import Progress
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A .keras file, a SavedModel folder or an int8 .tflite.")

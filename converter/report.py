@@ -7,11 +7,8 @@ import json
 import math
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from subbyte.console import add_columns
+from subbyte.extras import needed_by
 
 from .comparison import Comparison
 from .conversion import Result
@@ -23,6 +20,11 @@ from .wording import (
     post_training_sentences,
     total_cells,
 )
+
+with needed_by("subbyte.converter.report"):
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
 
 #: With a larger share of zeros a layer is told to be sparse; by chance 8-bit weights have some per cent of them.
 _CHANCE = 0.1

@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from rich.console import Console, JustifyMethod
-from rich.table import Table
+from .extras import needed_by
+
+with needed_by("subbyte.console"):
+    from rich.console import Console, JustifyMethod
+    from rich.table import Table
 
 #: Columns of what has no width, a pipe or a file: more than any table takes.
 _NO_WIDTH = 1000
