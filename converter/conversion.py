@@ -298,12 +298,15 @@ def _zeros(op: LinearOp) -> float:
 
 
 def _other_signatures(graph: Graph) -> list[str]:
-    """A line for each signature that runs another subgraph: only the first is looked at."""
-    return [
-        f"signature {readable(definition.signatureKey or b'')!r} runs a subgraph of its own, which stays as it was"
+    """What is said of signatures that run another subgraph: only the first is looked at."""
+    return lines(
+        Note(
+            f"signature {readable(definition.signatureKey or b'')!r}",
+            "runs a subgraph of its own, which stays as it was",
+        )
         for definition in graph.model.signatureDefs or []
         if definition.subgraphIndex != 0
-    ]
+    )
 
 
 def _wide_ends(graph: Graph, bits: int | None) -> list[str]:

@@ -99,10 +99,7 @@ def from_keras(model: Any) -> Source:
         tensors = [tf.constant(inputs[spec.name], spec.dtype) for spec in specs]
         return {name: output.numpy() for name, output in graph_call(*tensors).items()}
 
-    try:
-        concrete = tf.function(functools.partial(call, True), autograph=False).get_concrete_function(*specs)
-    except Exception as error:  # whatever the model's layers raise
-        raise ConversionError(f"TensorFlow cannot trace {model.name}: {one_line(error)}") from error
+    concrete = _traced(model, functools.partial(call, True), specs)
     return Source(
         _convert(_resources(model, concrete), concrete),
         model.name,
@@ -115,6 +112,8 @@ def from_keras(model: Any) -> Source:
 
 def from_float_keras(model: Any, bits: int, first_last_bits: int, calibration: Any) -> Source:
     """A float Keras model, quantized on real inputs. Raises ConversionError, naming what to mend."""
+    import tensorflow as tf
+
     from subbyte import keras_layers as ql
     from subbyte.keras_layers import stages
 
@@ -127,7 +126,9 @@ def from_float_keras(model: Any, bits: int, first_last_bits: int, calibration: A
             warnings.simplefilter("ignore", UserWarning)  # its lines are told as notes
             made = ql.quantize_post_training(model, calibration, ql.Recipe(bits, first_last_bits=first_last_bits))
     except ValueError as error:
-        raise ConversionError(str(error)) from error
+        raise ConversionError(one_line(error)) from error
+    except (TypeError, NotImplementedError, tf.errors.OpError) as error:  # of the model's own layers
+        raise ConversionError(f"{model.name} cannot be quantized: {one_line(error)}") from error
     floating = functools.partial(float_tflite, model)
     return dataclasses.replace(from_keras(made.model), post_training=made, floating=floating)
 
@@ -143,8 +144,18 @@ def float_tflite(model: Any) -> bytes:
             inputs[0] if structure is None else tf.nest.pack_sequence_as(structure, list(inputs)), training=False
         )
 
-    concrete = tf.function(call, autograph=False).get_concrete_function(*_input_specs(model))
+    concrete = _traced(model, call, _input_specs(model))
     return _convert(_resources(model, concrete), concrete, [])
+
+
+def _traced(model: Any, call: Callable[..., Any], specs: list[Any]) -> Any:
+    """`call` as a concrete function of tensors of these specs. Raises ConversionError where the model cannot run."""
+    import tensorflow as tf
+
+    try:
+        return tf.function(call, autograph=False).get_concrete_function(*specs)
+    except Exception as error:  # whatever the model's layers raise
+        raise ConversionError(f"TensorFlow cannot trace {model.name}: {one_line(error)}") from error
 
 
 def from_saved_model(path: Path) -> Source:

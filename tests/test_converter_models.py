@@ -13,7 +13,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter as StockInterpreter
 from nets import Tanh, dense, drawn, keras, layers, ql, ready
 
-from subbyte.converter import ConversionError, convert
+from subbyte.converter import ConversionError, convert, float_tflite
 from subbyte.converter.conversion import Conversion
 from subbyte.converter.graph import Graph
 from subbyte.converter.verification import verify
@@ -544,3 +544,38 @@ def test_codes_of_another_type_than_asked_for(bits, io, codes):
 def test_unknown_choices_are_refused_before_any_work(arguments):
     with pytest.raises(ConversionError, match=r"unknown .*choose"):
         convert("no such file", **arguments)
+
+
+class Failing(layers.Layer):
+    """It raises what it is given, once the model is made."""
+
+    def __init__(self, error: Exception) -> None:
+        layers.Layer.__init__(self, name="failing")
+        self.error, self.fails = error, False
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        if self.fails:
+            raise self.error
+        return x
+
+    def compute_output_shape(self, shape: tuple) -> tuple:
+        return shape
+
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError, NotImplementedError])
+@pytest.mark.parametrize("route", ["quantized", "float"])
+def test_long_errors_of_a_float_model_become_one_line(kind, route):
+    configuration = "{'layers': {'inner': '" + "x " * 2000 + "'}}"
+    failing = Failing(kind(f"cannot run {configuration} with code {'4wEAAAAA' * 200}\n\nCall arguments received: ..."))
+    model = keras.Sequential([keras.Input((4,)), failing, layers.Dense(2)])
+    failing.fails = True
+    x = np.ones((8, 4), np.float32)
+    convert_it = {
+        "quantized": lambda: Conversion.start(model, bits=4, calibration=x),
+        "float": lambda: float_tflite(model),
+    }
+    with pytest.raises(ConversionError) as caught:
+        convert_it[route]()
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+    assert "cannot run {...} with code ..." in str(caught.value)
