@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib.metadata
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,9 @@ PLUGIN = {"arena.c", "parallel.c", "partition.c", "plugin.c", "threads.c"}  # wh
 TEST_C = ROOT / "tests" / "c"
 BUILDS = ROOT / "build" / "tests"
 STRICT = ["-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic"]
+#: Of object files that go into any program, and of those that go into a library and into firmware alike.
+UNOPTIMIZED = ["-std=c11", "-O0", "-fPIC", "-fno-sanitize=all"]
+SMALL = [*STRICT, "-Os", "-fPIC", "-ffreestanding", "-fno-builtin", "-fno-sanitize=all"]
 
 ZIG = [sys.executable, "-m", "ziglang", "cc"]
 
@@ -48,6 +52,8 @@ def compile_once(arguments: list, compiler: list[str] | None = None) -> Path:
     """
     command = [*(compiler or native_compiler()), *map(str, arguments)]
     content = hashlib.sha256("\0".join([*command, version(command[0])]).encode())
+    if "-march=native" in command:
+        content.update(" ".join(platform.uname()).encode())
     sources = [path for path in map(Path, command[1:]) if path.is_file()]
     for path in [*sources, *sorted(SOURCES.glob("*.h")), *sorted(INCLUDE.glob("*.h")), *sorted(TEST_C.rglob("*.h"))]:
         content.update(path.read_bytes())
@@ -60,6 +66,11 @@ def compile_once(arguments: list, compiler: list[str] | None = None) -> Path:
             compile_c([*arguments, "-o", unfinished], compiler)
             os.replace(unfinished, made)
     return made
+
+
+def core_objects(flags: list, compiler: list[str] | None = None) -> list[Path]:
+    """The core's object files, one by one from `compile_once`: tests that compile with the same flags share them."""
+    return [compile_once([*flags, "-I", INCLUDE, "-c", source], compiler) for source in core_sources()]
 
 
 @functools.cache

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from compilers import INCLUDE, ROOT, compile_c, core_sources
+from compilers import INCLUDE, ROOT, compile_once, core_sources
 from models import INT16, random_layer, with_records
 
 from subbyte.schemas import Geometry, Op, PackedLayer, Padding
@@ -98,19 +98,19 @@ def write_corpus(folder: Path) -> list[Path]:
     return paths
 
 
-def compile_target(program: Path, sanitizers: str, sources: list[Path], compiler: list[str]) -> None:
-    """Without optimization: with it, clang takes minutes for the vector loops under UndefinedBehaviorSanitizer."""
+def compile_target(sanitizers: str, sources: list[Path], compiler: list[str]) -> Path:
+    """The program. Without optimization: with it, clang takes minutes for the vector loops under UBSan."""
     flags = ["-std=c11", "-O0", "-g", f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-I", INCLUDE]
-    compile_c([*flags, TARGET, *sources, *core_sources(), "-o", program], compiler)
+    return compile_once([*flags, TARGET, *sources, *core_sources()], compiler)
 
 
 def main(seconds: int, folder: Path) -> int:
     found = folder / "found"
     found.mkdir(parents=True, exist_ok=True)
     write_corpus(folder / "seeds")
-    compile_target(folder / "fuzz_layer", "fuzzer,address,undefined", [], ["clang"])
+    program = compile_target("fuzzer,address,undefined", [], ["clang"])
     limits = [f"-max_total_time={seconds}", "-max_len=8192", f"-artifact_prefix={folder}/"]
-    return subprocess.call([folder / "fuzz_layer", *limits, "-print_final_stats=1", found, folder / "seeds"])
+    return subprocess.call([program, *limits, "-print_final_stats=1", found, folder / "seeds"])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compilers import INCLUDE, PLUGIN, ROOT, SOURCES, STRICT, ZIG, compile_c, core_sources, native_compiler
+from compilers import (
+    INCLUDE,
+    PLUGIN,
+    ROOT,
+    SMALL,
+    SOURCES,
+    STRICT,
+    UNOPTIMIZED,
+    ZIG,
+    compile_c,
+    core_objects,
+    core_sources,
+    native_compiler,
+)
 from models import random_layer
 
 from subbyte.kernels import delegate_path, reference
@@ -48,10 +61,9 @@ def test_the_code_is_formatted():
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_core_needs_no_c_library(target, tmp_path):
     """Linked with nothing but memcpy, memset and strcmp of our own."""
-    flags = ["-std=c11", "-Os", "-ffreestanding", "-nostdlib", "-fno-builtin"]
-    sources = [*core_sources(), ROOT / "tests/c/freestanding.c"]
-    arguments = [*flags, "-fno-sanitize=all", "-I", INCLUDE, *sources, "-o", tmp_path / "firmware"]
-    compile_c(arguments, TARGETS[target])
+    objects = core_objects(SMALL, TARGETS[target])
+    arguments = [*SMALL, "-nostdlib", "-I", INCLUDE, ROOT / "tests/c/freestanding.c", *objects]
+    compile_c([*arguments, "-o", tmp_path / "firmware"], TARGETS[target])
 
 
 def test_the_core_includes_freestanding_headers_only():
@@ -65,10 +77,10 @@ def test_the_core_includes_freestanding_headers_only():
 
 
 FLAGS = {
-    "O0": ["-std=c11", "-O0"],
-    "Os": [*STRICT, "-Os"],
+    "O0": UNOPTIMIZED,
+    "Os": SMALL,
     # Contraction allowed, on a processor with fused multiply-add: the rounding must not depend on it.
-    "contracted": [*STRICT, "-std=gnu11", "-Os", "-march=native", "-ffp-contract=fast"],
+    "contracted": [*STRICT, "-std=gnu11", "-Os", "-fPIC", "-march=native", "-ffp-contract=fast", "-fno-sanitize=all"],
 }
 BUILDS = [
     *(pytest.param(native_compiler(), flags, id=f"native-{flags}") for flags in FLAGS),
@@ -81,8 +93,8 @@ BUILDS = [
 def test_the_same_bits_however_compiled(compiler, flags, tmp_path):
     path = tmp_path / "core.so"
     # Without the C library, which this process has: zig would first make its own stand-ins of it.
-    options = ["-fno-sanitize=all", "-shared", "-fPIC", "-nostdlib", "-I", INCLUDE]
-    compile_c([*FLAGS[flags], *options, *core_sources(), "-o", path], compiler)
+    objects = core_objects(FLAGS[flags], compiler)
+    compile_c(["-shared", "-nostdlib", *objects, "-o", path], native_compiler())
     library = ctypes.CDLL(str(path))
     library.subbyte_isa_at.restype = ctypes.c_void_p
     library.subbyte_isa_runs.argtypes = [ctypes.c_void_p]

@@ -294,8 +294,8 @@ def test_multipliers_must_be_finite():
 )
 def test_damaged_layers_are_refused_or_stay_in_bounds(tmp_path, sanitizers, compiler):
     """Layers of every kind, then damaged ones: all instruction sets give the same numbers, or the check says no."""
-    program, corpus, rounds = tmp_path / "fuzz_layer", write_corpus(tmp_path / "corpus"), 2000
-    compile_target(program, sanitizers, [ROOT / "tests/c/fuzz_main.c"], compiler)
+    corpus, rounds = write_corpus(tmp_path / "corpus"), 2000
+    program = compile_target(sanitizers, [ROOT / "tests/c/fuzz_main.c"], compiler)
     whole = subprocess.run([program, "0", *corpus], capture_output=True, text=True, check=False)
     assert (whole.returncode, whole.stdout.split()) == (0, [str(len(corpus)), "0"]), whole.stderr
     done = subprocess.run([program, str(rounds), *corpus], capture_output=True, text=True, check=False)

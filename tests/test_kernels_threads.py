@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from compilers import INCLUDE, ROOT, SOURCES, compile_c, core_sources
+from compilers import INCLUDE, ROOT, SOURCES, compile_c, compile_once, core_sources
 from models import Model, chain, random_layer
 
 from subbyte import kernels
@@ -271,12 +271,11 @@ def test_no_allocation_per_invoke(tmp_path, num_threads):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ThreadSanitizer comes with Linux compilers")
-def test_no_data_race(tmp_path):
+def test_no_data_race():
     """A C program without Python, under ThreadSanitizer: pools of their own and one that two callers share."""
-    program = tmp_path / "stress_threads"
     flags = ["-std=c11", "-O0", "-g", "-fsanitize=thread", "-pthread", "-I", INCLUDE]
     sources = [ROOT / "tests/c/stress_threads.c", SOURCES / "parallel.c", SOURCES / "threads.c", *core_sources()]
-    compile_c([*flags, *sources, "-o", program])
+    program = compile_once([*flags, *sources])
     rng = np.random.default_rng(8)
     shapes = [(2048, 1100, 4), (3000, 1500, 3), (70, 40, 8), (60000, 80, 1)]
     layers = [random_layer(rng, *shape).pack() for shape in shapes]

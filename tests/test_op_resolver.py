@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compilers import INCLUDE, ROOT, ZIG, compile_once, core_sources
+from compilers import INCLUDE, ROOT, UNOPTIMIZED, ZIG, compile_once, core_objects
 from models import INT16, random_layer
 
 from subbyte.kernels import reference
@@ -22,7 +22,7 @@ RUNTIMES = {"tflite": [], "micro": ["-DMICRO", "-fno-exceptions"]}
 
 @pytest.fixture(scope="module", params=RUNTIMES)
 def program(request) -> Path:
-    objects = [compile_once(["-std=c11", "-O1", "-c", source]) for source in core_sources()]
+    objects = core_objects(UNOPTIMIZED)
     include = ["-I", INCLUDE, "-I", ROOT / "tests/c/tflite"]
     compiler = [shutil.which("c++")] if shutil.which("c++") else [*ZIG[:-1], "c++"]
     sources = [ROOT / "tests/c/resolver.cc", *objects]
