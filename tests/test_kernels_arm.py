@@ -212,6 +212,34 @@ def test_the_largest_sums(bits, features, variant):
             np.testing.assert_array_equal(variant.run(layer, x), reference.fully_connected(layer, x))
 
 
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_the_largest_sums_of_a_convolution(bits, variant):
+    """Weights at their ends and inputs of -128 at more positions than a tile: where 16 bits are about to overflow.
+
+    In the even channels alone, or in a stretch of them after small weights, so that a chunk may not start anywhere.
+    """
+    for width, inputs, channels in [(1, 260, 17), (3, 24, 24), (3, 3, 16), (1, 32, 8)]:
+        features = width * inputs
+        for decoded in (Grid.symmetric(bits), grid(bits, codebook=np.linspace(-128, 127, 1 << bits).astype(np.int8))):
+            codes = np.full((channels, features), 1 << (bits - 1), np.uint8)
+            codes[::2] = 0
+            codes[1::4, features // 2 :] = 0
+            codes[3::4, features // 3 :] = (1 << bits) - 1
+            layer = PackedLayer(
+                codes=codes,
+                grid=decoded,
+                multiplier=np.full(channels, 100 / (128 * 128 * features), np.float32),
+                bias=np.arange(channels, dtype=np.int32),
+                input_scale=1.0,
+                output_scale=1.0,
+                op=Op.CONV_2D,
+                geometry=Geometry((1, width)),
+            )
+            for extreme in (-128, 127):
+                x = np.full((1, 5, 23, inputs), extreme, np.int8)
+                np.testing.assert_array_equal(variant.convolve(layer, x), reference.run(layer, x))
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_best_variant_that_the_processor_has_is_chosen(target, programs):
     found = TARGETS[target]

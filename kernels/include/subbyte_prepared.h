@@ -30,15 +30,15 @@ typedef struct subbyte_epilogue {
   int32_t output_channels; // from a row of outputs to the next
 } subbyte_epilogue;
 
-// What follows from the weights themselves (how many products 16 bits hold, records spread out to words, offsets of
-// windows) has its place here too, once loops ask for it.
 typedef struct subbyte_prepared {
   const uint8_t *bytes;
   const subbyte_isa *isa;
   subbyte_header header;
   subbyte_epilogue epilogue;
   size_t channel_bytes[4]; // of a channel in each plane
-  int8_t codebook[256];    // the weights of all codes, evenly spaced ones too
+  // Of a convolution: every so many quads in succession have products whose sums fit in 16 bits. 0 where no loop asks.
+  int32_t chunk;
+  int8_t codebook[256]; // the weights of all codes, evenly spaced ones too
 } subbyte_prepared;
 
 // Prepares a layer for an instruction set. Nothing is allocated; `layer` stays where it is for as long as it is used.

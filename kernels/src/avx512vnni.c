@@ -319,6 +319,7 @@ const subbyte_isa subbyte_avx512vnni = {
     .linear_sums = linear_sums,
     .codebook_sums = codebook_sums,
     .window_sums = window_sums,
+    .convolve = subbyte_portable_convolve,
     .depthwise_sums = depthwise_sums,
     .decode = decode,
     .flip = 128,

@@ -170,6 +170,7 @@ const subbyte_isa subbyte_avxvnni = {
     .linear_sums = linear_sums,
     .codebook_sums = codebook_sums,
     .window_sums = window_sums,
+    .convolve = subbyte_portable_convolve,
     .depthwise_sums = depthwise_sums,
     .decode = decode,
     .flip = 128,

@@ -8,7 +8,7 @@ enum {
 
 // Where things lie in the scratch memory.
 typedef struct places {
-  size_t weights, start, offsets, end;
+  size_t weights, start, offsets, positions, end;
   int32_t panels; // that are decoded at once
 } places;
 
@@ -18,21 +18,23 @@ static int has_many_positions(const subbyte_image *image) {
              FEW_POSITIONS;
 }
 
-static places find_places(const subbyte_header *header, const subbyte_window *window, size_t from) {
+static places find_places(const subbyte_header *header, const subbyte_image *image, const subbyte_window *window,
+                          size_t from) {
   const size_t panel_bytes = SUBBYTE_QUAD_BYTES * (size_t)window->quads;
   const int32_t panels = subbyte_whole_panels(header->output_channels / header->groups) / SUBBYTE_PANEL;
   places at = {.weights = from};
   at.panels = subbyte_smaller(subbyte_smaller(panels, SUBBYTE_TILE_PANELS), (int32_t)(MOST_WEIGHTS / panel_bytes));
   at.start = at.weights + panel_bytes * (size_t)at.panels;
   at.offsets = at.start + sizeof(int32_t) * (size_t)(SUBBYTE_PANEL * at.panels);
-  at.end = at.offsets + sizeof(int32_t) * (size_t)window->runs;
+  at.positions = at.offsets + sizeof(int32_t) * (size_t)window->runs;
+  at.end = at.positions + sizeof(int32_t) * (size_t)(image->rows.tile * image->columns.tile);
   return at;
 }
 
 size_t subbyte_decoded_scratch(const subbyte_header *header, const subbyte_image *image, const subbyte_window *window,
                                size_t from) {
   const int fits = SUBBYTE_QUAD_BYTES * (size_t)window->quads <= MOST_WEIGHTS;
-  return SUBBYTE_DECODES && fits && has_many_positions(image) ? find_places(header, window, from).end : 0;
+  return SUBBYTE_DECODES && fits && has_many_positions(image) ? find_places(header, image, window, from).end : 0;
 }
 
 static uint32_t load_word(const int8_t *bytes) {
@@ -72,38 +74,55 @@ static void decode(const subbyte_convolution *call, int8_t *weights, int32_t *st
   }
 }
 
-// The call's channels of all its tiles.
-static void compute_channels(const subbyte_convolution *call, const int8_t *weights, const int32_t *start,
-                             subbyte_windows *windows) {
-  const subbyte_prepared *layer = call->layer;
-  const subbyte_epilogue epilogue = subbyte_epilogue_of_weights(layer);
-  const int32_t channels = call->end - call->channel, panels = subbyte_whole_panels(channels) / SUBBYTE_PANEL;
+// Whether a strip would be nothing but a copy of the input, which ends where the last window does.
+static int is_the_input(const subbyte_convolution *call) {
+  const subbyte_image *image = call->image;
+  return image->rows.output_size == 1 && image->columns.kernel == 1 && image->columns.stride == 1 &&
+         image->rows.kernel == 1 && image->batch == 1 && call->window.channels == image->channels &&
+         image->channels % SUBBYTE_QUAD == 0 && call->slice.flip == 0;
+}
+
+// The block's channels of all tiles of the call.
+static void compute_channels(const subbyte_convolution *call, subbyte_block *block, int32_t *positions) {
+  const int32_t channels = call->window.channels;
   for (int32_t index = call->first; index < call->last; ++index) {
     const subbyte_tile tile = subbyte_find_tile(call->image, index);
-    const int32_t positions = tile.rows * tile.columns;
-    subbyte_fill_strip(call->image, &tile, &call->slice, call->strip);
-    for (int32_t position = 0; position < positions; position += SUBBYTE_WINDOWS) {
-      int32_t sums[SUBBYTE_WINDOWS * SUBBYTE_TILE];
-      const int32_t rows = subbyte_smaller(positions - position, SUBBYTE_WINDOWS);
-      subbyte_set_windows(windows, rows, call->image, &tile, position, call->strip, call->window.channels);
-      layer->isa->window_sums(weights, panels, windows, start, sums);
-      subbyte_finish_sums(layer, &epilogue, call->channel, channels, rows, NULL, sums,
-                          call->output + (ptrdiff_t)epilogue.output_channels * (tile.first + position) + call->channel);
+    if (is_the_input(call)) {
+      block->strip = call->image->input + (ptrdiff_t)channels * tile.first;
+    } else {
+      subbyte_fill_strip(call->image, &tile, &call->slice, call->strip);
     }
+    subbyte_find_positions(call->image, &tile, channels, positions);
+    block->count = tile.rows * tile.columns;
+    block->output = call->output + (ptrdiff_t)block->epilogue->output_channels * tile.first + call->channel;
+    call->layer->isa->convolve(block);
   }
 }
 
 void subbyte_convolve_decoded(subbyte_convolution *call, int8_t *memory, size_t from) {
   const subbyte_image *image = call->image;
-  const places at = find_places(&call->layer->header, &call->window, from);
+  const places at = find_places(&call->layer->header, image, &call->window, from);
   int8_t *const weights = memory + at.weights;
   int32_t *const start = (int32_t *)(void *)(memory + at.start), *const offsets = (void *)(memory + at.offsets);
-  subbyte_windows windows = {.offsets = offsets, .runs = call->window.runs, .quads = subbyte_quads(call->window.run)};
+  int32_t *const positions = (int32_t *)(void *)(memory + at.positions);
+  const subbyte_epilogue epilogue = subbyte_epilogue_of_weights(call->layer);
+  subbyte_block block = {.isa = call->layer->isa,
+                         .epilogue = &epilogue,
+                         .weights = weights,
+                         .start = start,
+                         .chunk = call->layer->chunk,
+                         .strip = call->strip,
+                         .positions = positions,
+                         .offsets = offsets,
+                         .runs = call->window.runs,
+                         .quads = subbyte_quads(call->window.run)};
   const int32_t end = call->end;
   subbyte_find_taps(image, call->window.channels, image->columns.dilation == 1 ? image->columns.kernel : 1, offsets);
   for (; call->channel < end; call->channel = call->end) {
     call->end = subbyte_smaller(end, call->channel + SUBBYTE_PANEL * at.panels);
     decode(call, weights, start);
-    compute_channels(call, weights, start, &windows);
+    block.first = call->channel;
+    block.channels = call->end - call->channel;
+    compute_channels(call, &block, positions);
   }
 }

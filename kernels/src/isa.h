@@ -104,6 +104,25 @@ typedef struct subbyte_windows {
 typedef void subbyte_window_sums(const int8_t *weights, int32_t panels, const subbyte_windows *windows,
                                  const int32_t *start, int32_t *sums);
 
+// Positions of a convolution, which lie one behind the other in the output, and the decoded panels that they meet.
+typedef struct subbyte_block {
+  const subbyte_isa *isa;
+  const subbyte_epilogue *epilogue; // of sums of weights
+  const int8_t *weights;            // as subbyte_window_sums has them
+  const int32_t *start;
+  int32_t first, channels;  // of the output, at most a tile
+  int32_t chunk;            // see subbyte_prepared
+  const int8_t *strip;      // behind the last quad of a run nothing may be read
+  int32_t count;            // of positions
+  const int32_t *positions; // where the window of each starts in the strip
+  const int32_t *offsets;   // of the runs from there
+  int32_t runs, quads;      // quads of inputs of a run
+  int8_t *output;           // channel `first` of the first position
+} subbyte_block;
+
+// Sums of a block, rounded.
+typedef void subbyte_convolve(const subbyte_block *block);
+
 // sums[SUBBYTE_TILE * r + c] = start[c] + sum_k weight[k, c] * x[r, k, c], for the SUBBYTE_DEPTHWISE_TILE channels at
 // every tap. The weights lie where unpacking the bytes of four taps, two by two, brings their inputs: [k / 4, c % 16 /
 // 4, c / 16, c % 4, k % 4].
@@ -131,7 +150,8 @@ struct subbyte_isa {
   // Sums: from packed weights, and from decoded ones.
   subbyte_sums *linear_sums, *codebook_sums;
   subbyte_decode *decode;
-  subbyte_window_sums *window_sums;
+  subbyte_window_sums *window_sums; // unused where `convolve` does without
+  subbyte_convolve *convolve;
   subbyte_depthwise_sums *depthwise_sums;
   // Finish, by rule.
   subbyte_finish *finish[SUBBYTE_REQUANTIZE_FIXED_POINT + 1];
@@ -140,6 +160,7 @@ struct subbyte_isa {
   const char *name;
   uint8_t flip;            // of the inputs that meet decoded weights, and what `decode` takes off for it
   uint8_t prefers_decoded; // convolutions decode a panel for many positions, where there is memory for it
+  uint8_t has_chunks;      // `convolve` adds up products in 16 bits
 };
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -173,13 +194,14 @@ subbyte_flip subbyte_portable_flip_inputs;
 subbyte_sums subbyte_portable_linear_sums, subbyte_portable_codebook_sums;
 subbyte_decode subbyte_portable_decode;
 subbyte_window_sums subbyte_portable_window_sums;
+subbyte_convolve subbyte_portable_convolve; // by the other slots
 subbyte_depthwise_sums subbyte_portable_depthwise_sums;
 subbyte_finish subbyte_portable_finish_int8, subbyte_portable_finish_int16;
 
 // The slots of a variant that decodes no weights itself: its convolutions meet the packed ones.
 #define SUBBYTE_PORTABLE_DECODING                                                                                      \
   .flip_inputs = subbyte_portable_flip_inputs, .decode = subbyte_portable_decode,                                      \
-  .window_sums = subbyte_portable_window_sums
+  .window_sums = subbyte_portable_window_sums, .convolve = subbyte_portable_convolve
 
 // What the sums of codes lack of those of weights, for a row: offset * sum of inputs.
 static inline int32_t subbyte_input_offset(const subbyte_epilogue *epilogue, const int32_t *input_sums, int32_t row) {

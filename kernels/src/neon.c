@@ -82,6 +82,10 @@ INLINE int32x4_t total(const sums *sums) {
 #include "neon.h"
 #include "neon_finish.h"
 
+#if defined(__aarch64__)
+#include "neon_widening.h"
+#endif
+
 FUNCTION int32_t input_sum(const int8_t *x, int32_t features) {
   int32x4_t sums = vdupq_n_s32(0);
   int32_t k = 0;
@@ -103,7 +107,16 @@ const subbyte_isa subbyte_neon = {
     .runs = runs_neon,
     .linear_sums = linear_sums,
     .codebook_sums = codebook_sums,
+#if defined(__aarch64__)
+    .flip_inputs = subbyte_portable_flip_inputs,
+    .decode = decode,
+    .window_sums = subbyte_portable_window_sums,
+    .convolve = convolve,
+    .prefers_decoded = 1,
+    .has_chunks = 1,
+#else
     SUBBYTE_PORTABLE_DECODING,
+#endif
     .depthwise_sums = depthwise_sums,
     .input_sum = input_sum,
     .split = subbyte_portable_split,

@@ -85,6 +85,96 @@ INLINE int32_t strides_until_widen(int largest_factor) {
 #include "neon.h"
 #include "neon_finish.h"
 
+#include "neon_decode.h"
+
+enum { MOST_WINDOWS = 8 };
+
+// 4 inputs of each window, in a lane of `x`, meet 4 or 8 or 16 channels.
+INLINE void add_quad(const int8_t *weights, const int8x16_t x[MOST_WINDOWS], int lane, int positions, int vectors,
+                     int32x4_t totals[MOST_WINDOWS][4]) {
+  UNROLL
+  for (int v = 0; v < vectors; ++v) {
+    const int8x16_t factors = vld1q_s8(weights + 16 * v);
+    UNROLL
+    for (int p = 0; p < positions; ++p) {
+      totals[p][v] = lane == 0   ? vdotq_laneq_s32(totals[p][v], factors, x[p], 0)
+                     : lane == 1 ? vdotq_laneq_s32(totals[p][v], factors, x[p], 1)
+                     : lane == 2 ? vdotq_laneq_s32(totals[p][v], factors, x[p], 2)
+                                 : vdotq_laneq_s32(totals[p][v], factors, x[p], 3);
+    }
+  }
+}
+
+INLINE void add_windows(const job *job, const int32_t *at, int positions, int vectors, int is_wide,
+                        int32x4_t totals[MOST_WINDOWS][4]) {
+  (void)is_wide;
+  const subbyte_block *block = job->block;
+  const int8_t *weights = job->weights, *from[MOST_WINDOWS];
+  int8x16_t x[MOST_WINDOWS];
+  UNROLL
+  for (int p = 0; p < positions; ++p) {
+    UNROLL
+    for (int v = 0; v < vectors; ++v) {
+      totals[p][v] = vld1q_s32(job->biases + 4 * v);
+    }
+  }
+#pragma GCC unroll 1
+  for (int32_t run = 0; run < block->runs; ++run) {
+    const int8_t *strip = block->strip + block->offsets[run];
+    UNROLL
+    for (int p = 0; p < positions; ++p) {
+      from[p] = strip + at[p];
+    }
+    int32_t rest = block->quads;
+#pragma GCC unroll 1
+    for (; rest >= 4; rest -= 4) {
+      UNROLL
+      for (int p = 0; p < positions; ++p) {
+        x[p] = vld1q_s8(from[p]);
+        from[p] += 16;
+      }
+      UNROLL
+      for (int quad = 0; quad < 4; ++quad) {
+        add_quad(weights + SUBBYTE_QUAD_BYTES * quad, x, quad, positions, vectors, totals);
+      }
+      weights += 4 * SUBBYTE_QUAD_BYTES;
+    }
+#pragma GCC unroll 1
+    for (; rest > 0; --rest) {
+      UNROLL
+      for (int p = 0; p < positions; ++p) {
+        x[p] = load_quad(from[p]);
+        from[p] += 4;
+      }
+      add_quad(weights, x, 0, positions, vectors, totals);
+      weights += SUBBYTE_QUAD_BYTES;
+    }
+  }
+}
+
+#include "neon_convolve.h"
+
+WINDOWS(whole, 1, 4, 0)
+WINDOWS(whole, 2, 4, 0)
+WINDOWS(whole, 3, 4, 0)
+WINDOWS(whole, 4, 4, 0)
+WINDOWS(whole, 5, 4, 0)
+WINDOWS(whole, 6, 4, 0)
+WINDOWS(half, 1, 2, 0)
+WINDOWS(half, 2, 2, 0)
+WINDOWS(half, 3, 2, 0)
+WINDOWS(half, 4, 2, 0)
+WINDOWS(half, 5, 2, 0)
+WINDOWS(half, 6, 2, 0)
+WINDOWS(half, 7, 2, 0)
+WINDOWS(half, 8, 2, 0)
+
+static way find_way(const job *job) {
+  static windows_function *const whole[] = {whole_1, whole_2, whole_3, whole_4, whole_5, whole_6};
+  static windows_function *const half[] = {half_1, half_2, half_3, half_4, half_5, half_6, half_7, half_8};
+  return job->channels <= SUBBYTE_PANEL / 2 ? (way){half, 8} : (way){whole, 6};
+}
+
 FUNCTION int32_t input_sum(const int8_t *x, int32_t features) {
   int32x4_t sums = vdupq_n_s32(0);
   int32_t k = 0;
@@ -103,7 +193,11 @@ const subbyte_isa subbyte_neon_dotprod = {
     .runs = runs_neon_dotprod,
     .linear_sums = linear_sums,
     .codebook_sums = codebook_sums,
-    SUBBYTE_PORTABLE_DECODING,
+    .flip_inputs = subbyte_portable_flip_inputs,
+    .decode = decode,
+    .window_sums = subbyte_portable_window_sums,
+    .convolve = convolve,
+    .prefers_decoded = 1,
     .depthwise_sums = depthwise_sums,
     .input_sum = input_sum,
     .split = subbyte_portable_split,

@@ -34,25 +34,47 @@ INLINE float32x4_t load_multipliers(const finisher *finisher, const subbyte_reco
   return vreinterpretq_f32_u32(vaddq_u32(finisher->multiplier_base, vshlq_u32(codes, finisher->multiplier_shift)));
 }
 
-// 4 channels, before the zero point.
-INLINE int32x4_t scale(const finisher *finisher, int32x4_t sums, int32x4_t biases, float32x4_t multipliers) {
-  const int32x4_t start = vaddq_s32(finisher->offset, vshlq_s32(biases, finisher->bias_shift));
-  return vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(vmlaq_s32(start, sums, finisher->step)), multipliers));
+// The biases of 4 channels, and what their row adds.
+INLINE int32x4_t find_start(const finisher *finisher, const subbyte_records *records, int from) {
+  return vaddq_s32(finisher->offset, vshlq_s32(load_biases(finisher, records, from), finisher->bias_shift));
 }
 
 // Codes of a panel. Beyond 16 bits or 8 they saturate, which the clamp would do as well.
-INLINE int8x16_t finish_panel(const finisher *finisher, const int32_t *sums, const subbyte_records *records) {
+INLINE int8x16_t round_panel(const finisher *finisher, const int32x4_t sums[4], const float32x4_t multipliers[4]) {
   int32x4_t scaled[4];
   UNROLL
   for (int v = 0; v < 4; ++v) {
-    scaled[v] = scale(finisher, vld1q_s32(sums + 4 * v), load_biases(finisher, records, 4 * v),
-                      load_multipliers(finisher, records, 4 * v));
+    scaled[v] = vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(sums[v]), multipliers[v]));
   }
-  const int16x8_t low = vcombine_s16(vqmovn_s32(scaled[0]), vqmovn_s32(scaled[1]));
-  const int16x8_t high = vcombine_s16(vqmovn_s32(scaled[2]), vqmovn_s32(scaled[3]));
-  const int8x16_t codes = vcombine_s8(vqmovn_s16(vqaddq_s16(low, finisher->zero_point)),
-                                      vqmovn_s16(vqaddq_s16(high, finisher->zero_point)));
+  const int16x8_t low = vqmovn_high_s32(vqmovn_s32(scaled[0]), scaled[1]);
+  const int16x8_t high = vqmovn_high_s32(vqmovn_s32(scaled[2]), scaled[3]);
+  const int8x16_t codes =
+      vqmovn_high_s16(vqmovn_s16(vqaddq_s16(low, finisher->zero_point)), vqaddq_s16(high, finisher->zero_point));
   return vminq_s8(vmaxq_s8(codes, finisher->clamp_min), finisher->clamp_max);
+}
+
+INLINE int8x16_t finish_panel(const finisher *finisher, const int32_t *sums, const subbyte_records *records) {
+  int32x4_t totals[4];
+  float32x4_t multipliers[4];
+  UNROLL
+  for (int v = 0; v < 4; ++v) {
+    totals[v] = vmlaq_s32(find_start(finisher, records, 4 * v), vld1q_s32(sums + 4 * v), finisher->step);
+    multipliers[v] = load_multipliers(finisher, records, 4 * v);
+  }
+  return round_panel(finisher, totals, multipliers);
+}
+
+// Records of up to 16 channels with room behind them, copied to `biases` and `multipliers`.
+INLINE subbyte_records copy_records(const subbyte_records *records, size_t channels, uint8_t biases[4 * SUBBYTE_PANEL],
+                                    uint8_t multipliers[4 * SUBBYTE_PANEL]) {
+  subbyte_records copy = *records;
+  memset(biases, 0, 4 * SUBBYTE_PANEL);
+  memset(multipliers, 0, 4 * SUBBYTE_PANEL);
+  memcpy(biases, records->biases, channels * subbyte_bias_bytes(records->bias_type));
+  memcpy(multipliers, records->multipliers, channels * subbyte_multiplier_bytes(records->multiplier_type));
+  copy.biases = biases;
+  copy.multipliers = multipliers;
+  return copy;
 }
 
 INLINE void finish_row(const finisher *finisher, const subbyte_records *records, int32_t channels, const int32_t *sums,
@@ -63,33 +85,48 @@ INLINE void finish_row(const finisher *finisher, const subbyte_records *records,
     vst1q_s8(output + c, finish_panel(finisher, sums + c, &panel));
   }
   if (c < channels) {
-    uint8_t biases[4 * SUBBYTE_PANEL] = {0}, multipliers[4 * SUBBYTE_PANEL] = {0};
+    uint8_t biases[4 * SUBBYTE_PANEL], multipliers[4 * SUBBYTE_PANEL];
     int8_t codes[SUBBYTE_PANEL];
     const size_t rest = (size_t)(channels - c);
-    subbyte_records last = subbyte_records_from(records, c);
-    memcpy(biases, last.biases, rest * subbyte_bias_bytes(last.bias_type));
-    memcpy(multipliers, last.multipliers, rest * subbyte_multiplier_bytes(last.multiplier_type));
-    last.biases = biases;
-    last.multipliers = multipliers;
+    const subbyte_records panel = subbyte_records_from(records, c);
+    const subbyte_records last = copy_records(&panel, rest, biases, multipliers);
     vst1q_s8(codes, finish_panel(finisher, sums + c, &last));
     memcpy(output + c, codes, rest);
   }
 }
 
-FUNCTION void finish_int8(const subbyte_epilogue *epilogue, int32_t first, int32_t channels, int32_t rows,
-                          const int32_t *input_sums, const int32_t *sums, void *output) {
-  const subbyte_records records = subbyte_records_from(&epilogue->records, first);
-  finisher finisher = {
+// Its offset is that of a row without one.
+INLINE finisher make_finisher(const subbyte_epilogue *epilogue) {
+  const subbyte_records *records = &epilogue->records;
+  return (finisher){
       .step = vdupq_n_s32(epilogue->step),
-      .bias_shift = vdupq_n_s32(records.bias_shift),
-      .bias_down = vdupq_n_s32(-records.multiplier_bits),
-      .multiplier_shift = vdupq_n_s32(records.multiplier_shift),
-      .multiplier_mask = vdupq_n_u32(records.multiplier_mask),
-      .multiplier_base = vdupq_n_u32(records.multiplier_base),
+      .offset = vdupq_n_s32(0),
+      .bias_shift = vdupq_n_s32(records->bias_shift),
+      .bias_down = vdupq_n_s32(-records->multiplier_bits),
+      .multiplier_shift = vdupq_n_s32(records->multiplier_shift),
+      .multiplier_mask = vdupq_n_u32(records->multiplier_mask),
+      .multiplier_base = vdupq_n_u32(records->multiplier_base),
       .zero_point = vdupq_n_s16((int16_t)epilogue->zero_point),
       .clamp_min = vdupq_n_s8((int8_t)epilogue->clamp_min),
       .clamp_max = vdupq_n_s8((int8_t)epilogue->clamp_max),
   };
+}
+
+// What the windows of a convolution and a panel need.
+typedef struct job {
+  const subbyte_block *block;
+  const int8_t *weights;
+  int8_t *to; // the first channel of the first position
+  int32_t channels;
+  finisher finisher;
+  int32_t biases[SUBBYTE_PANEL];
+  float multipliers[SUBBYTE_PANEL];
+} job;
+
+FUNCTION void finish_int8(const subbyte_epilogue *epilogue, int32_t first, int32_t channels, int32_t rows,
+                          const int32_t *input_sums, const int32_t *sums, void *output) {
+  const subbyte_records records = subbyte_records_from(&epilogue->records, first);
+  finisher finisher = make_finisher(epilogue);
   for (int32_t row = 0; row < rows; ++row) {
     const int32_t *row_sums = sums + (ptrdiff_t)SUBBYTE_TILE * row;
     int8_t *to = (int8_t *)output + (ptrdiff_t)epilogue->output_channels * row;

@@ -194,6 +194,22 @@ void subbyte_portable_window_sums(const int8_t *weights, int32_t panels, const s
   }
 }
 
+void subbyte_portable_convolve(const subbyte_block *block) {
+  const subbyte_epilogue *epilogue = block->epilogue;
+  const int32_t panels = subbyte_whole_panels(block->channels) / SUBBYTE_PANEL;
+  subbyte_windows windows = {.offsets = block->offsets, .runs = block->runs, .quads = block->quads};
+  for (int32_t position = 0; position < block->count; position += SUBBYTE_WINDOWS) {
+    int32_t sums[SUBBYTE_WINDOWS * SUBBYTE_TILE];
+    windows.rows = subbyte_smaller(block->count - position, SUBBYTE_WINDOWS);
+    for (int32_t row = 0; row < windows.rows; ++row) {
+      windows.x[row] = block->strip + block->positions[position + row];
+    }
+    block->isa->window_sums(block->weights, panels, &windows, block->start, sums);
+    block->isa->finish[epilogue->rule](epilogue, block->first, block->channels, windows.rows, NULL, sums,
+                                       block->output + (ptrdiff_t)epilogue->output_channels * position);
+  }
+}
+
 void subbyte_portable_depthwise_sums(const int8_t *weights, const subbyte_windows *windows, const int32_t *start,
                                      int32_t *sums) {
   const int32_t whole = subbyte_whole_panels(windows->channels);

@@ -2,7 +2,9 @@
 
 enum {
 // Output positions of a tile. Many make more use of decoded weights and of a strip, which takes as much memory.
-#if UINTPTR_MAX > UINT32_MAX || defined(__ARM_NEON)
+#if defined(__aarch64__)
+  POSITIONS = 96, // by threes and by sixes
+#elif UINTPTR_MAX > UINT32_MAX || defined(__ARM_NEON)
   POSITIONS = 64,
 #else
   POSITIONS = 4,
@@ -130,6 +132,15 @@ void subbyte_fill_strip(const subbyte_image *image, const subbyte_tile *tile, co
   }
 }
 
+void subbyte_find_positions(const subbyte_image *image, const subbyte_tile *tile, int32_t channels,
+                            int32_t *positions) {
+  for (int32_t row = 0; row < tile->rows; ++row) {
+    for (int32_t column = 0; column < tile->columns; ++column) {
+      *positions++ = (row * image->rows.stride * image->columns.strip + column * image->columns.stride) * channels;
+    }
+  }
+}
+
 void subbyte_set_windows(subbyte_windows *windows, int32_t rows, const subbyte_image *image, const subbyte_tile *tile,
                          int32_t position, const int8_t *strip, int32_t channels) {
   const ptrdiff_t right = (ptrdiff_t)image->columns.stride * channels;
@@ -144,10 +155,6 @@ void subbyte_set_windows(subbyte_windows *windows, int32_t rows, const subbyte_i
       row += down;
     }
   }
-}
-
-int32_t subbyte_count_runs(const subbyte_header *header) {
-  return header->dilation_width == 1 ? header->kernel_height : header->kernel_height * header->kernel_width;
 }
 
 void subbyte_find_taps(const subbyte_image *image, int32_t channels, int32_t step, int32_t *offsets) {

@@ -51,13 +51,18 @@ uint64_t subbyte_strip_bytes(const subbyte_image *image, int32_t channels);
 void subbyte_fill_strip(const subbyte_image *image, const subbyte_tile *tile, const subbyte_slice *slice,
                         int8_t *strip);
 
+// Where the window of every position of a tile starts in a strip of so many channels.
+void subbyte_find_positions(const subbyte_image *image, const subbyte_tile *tile, int32_t channels, int32_t *positions);
+
 // Sets the windows of `rows` positions of a tile, from its `position` on, in a strip of so many channels.
 void subbyte_set_windows(subbyte_windows *windows, int32_t rows, const subbyte_image *image, const subbyte_tile *tile,
                          int32_t position, const int8_t *strip, int32_t channels);
 
 // Runs of inputs of a window that lie one behind the other in a strip: rows of the window, or its taps where they stand
 // apart.
-int32_t subbyte_count_runs(const subbyte_header *header);
+static inline int32_t subbyte_count_runs(const subbyte_header *header) {
+  return header->dilation_width == 1 ? header->kernel_height : header->kernel_height * header->kernel_width;
+}
 
 // The offsets of taps, or of the first of every `step` of them, from the start of a window.
 void subbyte_find_taps(const subbyte_image *image, int32_t channels, int32_t step, int32_t *offsets);
