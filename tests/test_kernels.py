@@ -256,7 +256,7 @@ def test_every_instruction_set_fills_every_slot():
     """The core calls what is there, and asks for nothing: a slot left empty would be a call to address 0."""
     library, index = native.load(), 0
     while isa := library.subbyte_isa_at(index):
-        preparing_and_sums, unused, finish = 8, 1, 2  # pointers, as `struct subbyte_isa` has them
+        preparing_and_sums, unused, finish = 9, 1, 2  # pointers, as `struct subbyte_isa` has them
         words = (ctypes.c_void_p * (preparing_and_sums + unused + finish)).from_address(isa)
         assert all(words[:preparing_and_sums]), library.subbyte_isa_name(isa)
         assert all(words[preparing_and_sums + unused :]), library.subbyte_isa_name(isa)
