@@ -2,6 +2,7 @@
 // windows are gathered, and meet the packed weights.
 #include "conv_2d.h"
 
+#include "chunk.h"
 #include "depthwise.h"
 #include "fully_connected.h"
 
@@ -10,6 +11,11 @@ static subbyte_window make_window(const subbyte_header *header) {
   window.run = header->input_features / window.runs;
   window.quads = window.runs * subbyte_quads(window.run);
   return window;
+}
+
+// Whether loops ask for the chunks of its weights.
+static int has_chunks(const subbyte_prepared *layer) {
+  return SUBBYTE_DECODES && layer->isa->has_chunks && layer->header.op == SUBBYTE_CONV_2D;
 }
 
 static int is_pointwise(const subbyte_header *header) {
@@ -137,6 +143,7 @@ const char *subbyte_fit_conv_2d(subbyte_op *op, const subbyte_activation *input)
   }
   op->positions = op->batch * op->output_height * op->output_width;
   op->scratch_bytes = scratch_bytes(header, op->batch, op->height, op->width);
+  op->layer.chunk = has_chunks(&op->layer) ? subbyte_find_chunk(&op->layer) : 0;
   return op->scratch_bytes <= INT32_MAX ? NULL : "the window of the convolution takes too much memory";
 }
 
@@ -168,6 +175,7 @@ void subbyte_conv_2d_part(const void *layer, const int8_t *input, int32_t batch,
                           int8_t *output, void *scratch, const subbyte_isa *isa, int32_t part, int32_t parts) {
   subbyte_prepared prepared;
   subbyte_prepare(&prepared, layer, isa);
+  prepared.chunk = has_chunks(&prepared) ? subbyte_safe_chunk(&prepared) : 0; // finding longer ones would pay only once
   const subbyte_image image = make_image(&prepared.header, input, batch, height, width);
   compute_part(&prepared, &image, output, scratch, part, parts);
 }

@@ -11,6 +11,8 @@
 enum {
   SUBBYTE_ROWS = 4,    // of input that share a decoded vector of weights
   SUBBYTE_WINDOWS = 8, // of a convolution that share a loaded one
+  // Quads of a chunk of a convolution; shorter ones hold wherever they start.
+  SUBBYTE_SHORT_CHUNK = 4,
 // Panels that are computed at once. All that is kept on the stack for them takes about 10 KB, or 2 KB without vectors.
 #if UINTPTR_MAX > UINT32_MAX || defined(__ARM_NEON)
   SUBBYTE_TILE_PANELS = 16,

@@ -7,7 +7,6 @@
 
 enum {
   MOST_WINDOWS = 6,
-  SHORT_CHUNK = 4, // quads
 };
 
 // The quads of some windows: each lane takes one product of each.
@@ -195,7 +194,7 @@ WINDOWS(wide, 2, 4, 1)
 static way find_way(const job *job) {
   static windows_function *const whole[] = {whole_1, whole_2, whole_3}, *const wide[] = {wide_1, wide_2};
   static windows_function *const half[] = {half_1, half_2, half_3, half_4, half_5, half_6};
-  if (job->block->chunk < SHORT_CHUNK && job->block->chunk < job->block->runs * job->block->quads) {
+  if (job->block->chunk < SUBBYTE_SHORT_CHUNK && job->block->chunk < job->block->runs * job->block->quads) {
     return (way){wide, 2};
   }
   return job->channels <= SUBBYTE_PANEL / 2 ? (way){half, 6} : (way){whole, 3};

@@ -1,7 +1,6 @@
 #include "prepared.h"
 
 #include "records.h"
-#include "window.h"
 
 // Fills the weights of all codes; where these are evenly spaced, only convolutions, which decode them, have a use for
 // it.
@@ -18,44 +17,6 @@ static void fill_codebook(subbyte_prepared *layer) {
   }
 }
 
-enum { LANE_LIMIT = INT16_MAX / 128 }; // of the magnitudes of weights whose products share 16 bits: inputs reach 128
-
-// The magnitude of the weight that a lane of a quad has in the runs of a convolution; 0 for what fills up a run.
-static int32_t find_magnitude(const subbyte_prepared *layer, const subbyte_panels *panels, int32_t run, int32_t c,
-                              int32_t quad, int32_t lane) {
-  const int32_t run_quads = subbyte_quads(run), k = SUBBYTE_QUAD * (quad % run_quads) + lane;
-  if (k >= run) {
-    return 0;
-  }
-  const int32_t code = subbyte_load_code(panels, c / SUBBYTE_PANEL, c % SUBBYTE_PANEL, quad / run_quads * run + k);
-  const int32_t weight = layer->codebook[code];
-  return weight < 0 ? -weight : weight;
-}
-
-// How many quads in succession stay below the limit wherever they start, in every lane of the layer: evened out, so
-// that the fewest chunks are about as long as each other.
-static int32_t find_chunk(const subbyte_prepared *layer) {
-  const subbyte_header *header = &layer->header;
-  const int32_t runs = subbyte_count_runs(header), run = header->input_features / runs;
-  const int32_t channels = header->output_channels / header->groups, quads = runs * subbyte_quads(run);
-  int32_t chunk = quads;
-  for (int32_t first = 0; first < header->output_channels; first += channels) {
-    const subbyte_panels panels = subbyte_find_panels(layer, first, channels);
-    for (int32_t lane = 0; lane < SUBBYTE_QUAD * channels; ++lane) {
-      int32_t start = 0, sum = 0;
-      for (int32_t quad = 0; quad < quads; ++quad) {
-        sum += find_magnitude(layer, &panels, run, lane / SUBBYTE_QUAD, quad, lane % SUBBYTE_QUAD);
-        for (; sum > LANE_LIMIT; ++start) {
-          chunk = subbyte_smaller(chunk, quad - start);
-          sum -= find_magnitude(layer, &panels, run, lane / SUBBYTE_QUAD, start, lane % SUBBYTE_QUAD);
-        }
-      }
-    }
-  }
-  const int32_t chunks = quads / chunk + (quads % chunk != 0);
-  return quads / chunks + (quads % chunks != 0);
-}
-
 void subbyte_prepare(subbyte_prepared *prepared, const void *layer, const subbyte_isa *isa) {
   prepared->bytes = layer;
   prepared->isa = isa;
@@ -66,7 +27,7 @@ void subbyte_prepare(subbyte_prepared *prepared, const void *layer, const subbyt
         4 * (size_t)subbyte_blocks(prepared->header.input_features, subbyte_plane_width(plane));
   }
   fill_codebook(prepared);
-  prepared->chunk = isa->has_chunks && prepared->header.op == SUBBYTE_CONV_2D ? find_chunk(prepared) : 0;
+  prepared->chunk = 0;
 }
 
 void subbyte_decode_panel(const subbyte_prepared *layer, const subbyte_panels *panels, int32_t panel, int8_t *weights,
