@@ -221,14 +221,25 @@ def test_the_largest_sums(bits, features, variant):
             np.testing.assert_array_equal(variant.run(layer, x), reference.fully_connected(layer, x))
 
 
+#: (op, window, inputs of a channel's pixel, channels): of 1 to 260 inputs, and depthwise.
+LARGE_CONVOLUTIONS = [
+    (Op.CONV_2D, (1, 1), 260, 17),
+    (Op.CONV_2D, (1, 3), 24, 24),
+    (Op.CONV_2D, (1, 3), 3, 16),
+    (Op.CONV_2D, (1, 1), 32, 8),
+    (Op.DEPTHWISE_CONV_2D, (3, 3), 1, 40),
+    (Op.DEPTHWISE_CONV_2D, (5, 9), 1, 8),
+]
+
+
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_the_largest_sums_of_a_convolution(bits, variant):
     """Weights at their ends and inputs of -128 at more positions than a tile: where 16 bits are about to overflow.
 
     In the even channels alone, or in a stretch of them after small weights, so that a chunk may not start anywhere.
     """
-    for width, inputs, channels in [(1, 260, 17), (3, 24, 24), (3, 3, 16), (1, 32, 8)]:
-        features = width * inputs
+    for op, window, inputs, channels in LARGE_CONVOLUTIONS:
+        features, is_depthwise = int(np.prod(window)) * inputs, op == Op.DEPTHWISE_CONV_2D
         for decoded in (Grid.symmetric(bits), grid(bits, codebook=np.linspace(-128, 127, 1 << bits).astype(np.int8))):
             codes = np.full((channels, features), 1 << (bits - 1), np.uint8)
             codes[::2] = 0
@@ -241,11 +252,11 @@ def test_the_largest_sums_of_a_convolution(bits, variant):
                 bias=np.arange(channels, dtype=np.int32),
                 input_scale=1.0,
                 output_scale=1.0,
-                op=Op.CONV_2D,
-                geometry=Geometry((1, width)),
+                op=op,
+                geometry=Geometry(window, groups=channels if is_depthwise else 1),
             )
             for extreme in (-128, 127):
-                x = np.full((1, 5, 23, inputs), extreme, np.int8)
+                x = np.full((1, 7, 23, channels if is_depthwise else inputs), extreme, np.int8)
                 np.testing.assert_array_equal(variant.convolve(layer, x), reference.run(layer, x))
 
 

@@ -36,7 +36,7 @@ typedef struct subbyte_prepared {
   subbyte_header header;
   subbyte_epilogue epilogue;
   size_t channel_bytes[4]; // of a channel in each plane
-  // Of a convolution whose loops add up products in 16 bits: so many quads of inputs fit. Else 0.
+  // Of a convolution whose loops add up products in 16 bits: so many fit. Else 0.
   int32_t chunk;
   int8_t codebook[256]; // the weights of all codes, evenly spaced ones too
 } subbyte_prepared;

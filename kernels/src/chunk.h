@@ -4,12 +4,12 @@
 
 #include "prepared.h"
 
-// Quads of a chunk that holds whatever the codes are, wherever it starts: evened out, so that the fewest chunks are
-// about as long as each other. At least 1.
+// Products of a chunk, one of each quad of inputs, or of a depthwise convolution of each tap, that fit whatever the
+// codes are, wherever it starts: evened out, so that the fewest chunks are about as long as each other. At least 1.
 int32_t subbyte_safe_chunk(const subbyte_prepared *layer);
 
-// Quads of a chunk by the weights themselves, which are decoded some times for it: chunks stand one behind the other
-// from the first quad on. Below 4 quads it is the safe one, so that any quads in succession fit.
+// The same by the weights themselves, which are decoded a few times for it: chunks stand one behind the other from the
+// first product on. Below SUBBYTE_SHORT_CHUNK it is the safe one, so that any in succession fit.
 int32_t subbyte_find_chunk(const subbyte_prepared *layer);
 
 #endif

@@ -13,11 +13,6 @@ static subbyte_window make_window(const subbyte_header *header) {
   return window;
 }
 
-// Whether loops ask for the chunks of its weights.
-static int has_chunks(const subbyte_prepared *layer) {
-  return SUBBYTE_DECODES && layer->isa->has_chunks && layer->header.op == SUBBYTE_CONV_2D;
-}
-
 static int is_pointwise(const subbyte_header *header) {
   return header->kernel_height == 1 && header->kernel_width == 1 && header->stride_height == 1 &&
          header->stride_width == 1;
@@ -25,6 +20,11 @@ static int is_pointwise(const subbyte_header *header) {
 
 static int is_depthwise(const subbyte_header *header) {
   return header->op == SUBBYTE_DEPTHWISE_CONV_2D;
+}
+
+// Whether loops ask for the chunks of its weights.
+static int has_chunks(const subbyte_prepared *layer) {
+  return SUBBYTE_DECODES && (is_depthwise(&layer->header) ? layer->isa->has_depthwise_chunks : layer->isa->has_chunks);
 }
 
 // Rows and columns are one to windows of a pixel.

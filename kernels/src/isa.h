@@ -110,15 +110,16 @@ typedef void subbyte_window_sums(const int8_t *weights, int32_t panels, const su
 typedef struct subbyte_block {
   const subbyte_isa *isa;
   const subbyte_epilogue *epilogue; // of sums of weights
-  const int8_t *weights;            // as subbyte_window_sums has them
+  const int8_t *weights;            // as subbyte_window_sums or subbyte_depthwise_sums has them, or by taps
   const int32_t *start;
   int32_t first, channels;  // of the output, at most a tile
+  int32_t is_depthwise;     // then SUBBYTE_DEPTHWISE_TILE channels at most
   int32_t chunk;            // see subbyte_prepared
   const int8_t *strip;      // behind the last quad of a run nothing may be read
   int32_t count;            // of positions
   const int32_t *positions; // where the window of each starts in the strip
   const int32_t *offsets;   // of the runs from there
-  int32_t runs, quads;      // quads of inputs of a run
+  int32_t runs, quads;      // quads of inputs of a run; of a depthwise convolution, taps and quads of taps
   int8_t *output;           // channel `first` of the first position
 } subbyte_block;
 
@@ -154,7 +155,7 @@ struct subbyte_isa {
   subbyte_decode *decode;
   subbyte_window_sums *window_sums; // unused where `convolve` does without
   subbyte_convolve *convolve;
-  subbyte_depthwise_sums *depthwise_sums;
+  subbyte_depthwise_sums *depthwise_sums; // likewise
   // Finish, by rule.
   subbyte_finish *finish[SUBBYTE_REQUANTIZE_FIXED_POINT + 1];
 
@@ -163,6 +164,8 @@ struct subbyte_isa {
   uint8_t flip;            // of the inputs that meet decoded weights, and what `decode` takes off for it
   uint8_t prefers_decoded; // convolutions decode a panel for many positions, where there is memory for it
   uint8_t has_chunks;      // `convolve` adds up products in 16 bits
+  // It does so for a depthwise convolution, and takes weights as [k, SUBBYTE_DEPTHWISE_TILE].
+  uint8_t has_depthwise_chunks;
 };
 
 #if defined(__x86_64__) && defined(__GNUC__)

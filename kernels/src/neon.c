@@ -58,18 +58,14 @@ INLINE int32_t strides_until_widen(int largest_factor) {
 INLINE void multiply(sums *sums, int8x16_t factors, const int8_t *x, int quad, int largest_factor) {
   int32_t lanes;
   __builtin_memcpy(&lanes, x + 4 * quad, sizeof lanes); // on bare metal memcpy() alone may be a call
-  const int8x16_t inputs = vreinterpretq_s8_s32(vdupq_n_s32(lanes));
+  int8x16_t inputs = vreinterpretq_s8_s32(vdupq_n_s32(lanes));
+  __asm__("" : "+w"(inputs)); // else clang loads half of it, and moves the upper half of every vector of weights down
   sums->products[0] = vmlal_s8(sums->products[0], vget_low_s8(factors), vget_low_s8(inputs));
   sums->products[1] = vmlal_s8(sums->products[1], vget_high_s8(factors), vget_high_s8(inputs));
   const int products = products_until_widen(largest_factor);
   if (products < 8 && (quad + 1) % products == 0) {
     widen(sums);
   }
-}
-
-INLINE void multiply_bytes(sums *sums, int8x16_t factors, int8x16_t inputs) {
-  sums->pairs[0] = vpadalq_s16(sums->pairs[0], vmull_s8(vget_low_s8(factors), vget_low_s8(inputs)));
-  sums->pairs[1] = vpadalq_s16(sums->pairs[1], vmull_s8(vget_high_s8(factors), vget_high_s8(inputs)));
 }
 
 // Of 4 channels.
@@ -112,12 +108,14 @@ const subbyte_isa subbyte_neon = {
     .decode = decode,
     .window_sums = subbyte_portable_window_sums,
     .convolve = convolve,
+    .depthwise_sums = subbyte_portable_depthwise_sums,
     .prefers_decoded = 1,
     .has_chunks = 1,
+    .has_depthwise_chunks = 1,
 #else
     SUBBYTE_PORTABLE_DECODING,
-#endif
     .depthwise_sums = depthwise_sums,
+#endif
     .input_sum = input_sum,
     .split = subbyte_portable_split,
     .finish = {[SUBBYTE_REQUANTIZE_FLOAT32] = finish_int8,

@@ -3,7 +3,6 @@
 //   FUNCTION, INLINE       that open functions of its instructions
 //   sums                   of 4 channels and a row
 //   clear(), multiply(), widen(), total()   of them
-//   multiply_bytes()       adds 16 products, 4 neighbours to a channel
 //   strides_until_widen()  how many strides of inputs they take
 //   VECTORS, ROWS          how many it has registers for: VECTORS of 4 channels and one row, or a vector and ROWS
 #ifndef SUBBYTE_NEON_H
@@ -273,6 +272,13 @@ INLINE void add_panels(const subbyte_panels *panels, const subbyte_inputs *input
   }
 }
 
+#if !defined(__aarch64__)
+
+INLINE void multiply_bytes(sums *sums, int8x16_t factors, int8x16_t inputs) {
+  sums->pairs[0] = vpadalq_s16(sums->pairs[0], vmull_s8(vget_low_s8(factors), vget_low_s8(inputs)));
+  sums->pairs[1] = vpadalq_s16(sums->pairs[1], vmull_s8(vget_high_s8(factors), vget_high_s8(inputs)));
+}
+
 // Four taps of 16 channels: pairs of pairs bring the inputs of a channel together.
 INLINE void add_taps(const int8_t *weights, const int8_t *const x[4], sums sums[4]) {
   const int8x16x2_t front = vzipq_s8(vld1q_s8(x[0]), vld1q_s8(x[1])), back = vzipq_s8(vld1q_s8(x[2]), vld1q_s8(x[3]));
@@ -311,6 +317,8 @@ FUNCTION void depthwise_sums(const int8_t *weights, const subbyte_windows *windo
     }
   }
 }
+
+#endif
 
 // A function for each width, so that its loops know it.
 #define BITS(bits)                                                                                                     \

@@ -8,22 +8,10 @@
 #ifndef SUBBYTE_NEON_CONVOLVE_H
 #define SUBBYTE_NEON_CONVOLVE_H
 
+#include "neon_depthwise.h"
+
 // Windows from the `position` of a block on, `blocks` times as many as the function takes at once.
 typedef void windows_function(const job *job, int32_t position, int32_t blocks);
-
-INLINE void store_codes(int8x16_t codes, int32_t channels, int8_t *to) {
-  if (channels == SUBBYTE_PANEL) {
-    vst1q_s8(to, codes);
-  } else if (channels == SUBBYTE_PANEL / 2) {
-    vst1_s8(to, vget_low_s8(codes));
-  } else {
-    int8_t each[SUBBYTE_PANEL];
-    vst1q_s8(each, codes);
-    for (int32_t c = 0; c < channels; ++c) {
-      to[c] = each[c];
-    }
-  }
-}
 
 INLINE void convolve_windows(const job *job, int32_t position, int32_t blocks, int positions, int vectors,
                              int is_wide) {
@@ -71,21 +59,35 @@ FUNCTION void spread_records(const subbyte_block *block, int32_t panel, job *job
   }
 }
 
+// All windows of a panel.
+FUNCTION void convolve_panel(const job *job) {
+  const way way = find_way(job);
+  const int32_t count = job->block->count, blocks = count / way.most, rest = count % way.most;
+  if (blocks > 0) {
+    way.windows[way.most - 1](job, 0, blocks);
+  }
+  if (rest > 0) {
+    way.windows[rest - 1](job, count - rest, 1);
+  }
+}
+
 FUNCTION void convolve(const subbyte_block *block) {
-  job job = {
-      .block = block, .weights = block->weights, .to = block->output, .finisher = make_finisher(block->epilogue)};
+  job job = {.block = block,
+             .weights = block->weights,
+             .strip = block->strip,
+             .to = block->output,
+             .finisher = make_finisher(block->epilogue)};
   for (int32_t panel = 0; SUBBYTE_PANEL * panel < block->channels; ++panel) {
     job.channels = subbyte_smaller(block->channels - SUBBYTE_PANEL * panel, SUBBYTE_PANEL);
     spread_records(block, panel, &job);
-    const way way = find_way(&job);
-    const int32_t blocks = block->count / way.most, rest = block->count % way.most;
-    if (blocks > 0) {
-      way.windows[way.most - 1](&job, 0, blocks);
+    if (block->is_depthwise) {
+      convolve_depthwise_panel(&job);
+      job.weights += SUBBYTE_PANEL;
+      job.strip += SUBBYTE_PANEL;
+    } else {
+      convolve_panel(&job);
+      job.weights += (ptrdiff_t)SUBBYTE_QUAD_BYTES * block->runs * block->quads;
     }
-    if (rest > 0) {
-      way.windows[rest - 1](&job, block->count - rest, 1);
-    }
-    job.weights += (ptrdiff_t)SUBBYTE_QUAD_BYTES * block->runs * block->quads;
     job.to += SUBBYTE_PANEL;
   }
 }

@@ -65,10 +65,6 @@ INLINE void multiply(sums *sums, int8x16_t factors, const int8_t *x, int quad, i
   }
 }
 
-INLINE void multiply_bytes(sums *sums, int8x16_t factors, int8x16_t inputs) {
-  sums->total = vdotq_s32(sums->total, factors, inputs);
-}
-
 INLINE void widen(sums *sums) {
   (void)sums;
 }
@@ -197,8 +193,9 @@ const subbyte_isa subbyte_neon_dotprod = {
     .decode = decode,
     .window_sums = subbyte_portable_window_sums,
     .convolve = convolve,
+    .depthwise_sums = subbyte_portable_depthwise_sums,
     .prefers_decoded = 1,
-    .depthwise_sums = depthwise_sums,
+    .has_depthwise_chunks = 1,
     .input_sum = input_sum,
     .split = subbyte_portable_split,
     .finish = {[SUBBYTE_REQUANTIZE_FLOAT32] = finish_int8,

@@ -115,13 +115,27 @@ INLINE finisher make_finisher(const subbyte_epilogue *epilogue) {
 // What the windows of a convolution and a panel need.
 typedef struct job {
   const subbyte_block *block;
-  const int8_t *weights;
+  const int8_t *weights, *strip;
   int8_t *to; // the first channel of the first position
   int32_t channels;
   finisher finisher;
   int32_t biases[SUBBYTE_PANEL];
   float multipliers[SUBBYTE_PANEL];
 } job;
+
+INLINE void store_codes(int8x16_t codes, int32_t channels, int8_t *to) {
+  if (channels == SUBBYTE_PANEL) {
+    vst1q_s8(to, codes);
+  } else if (channels == SUBBYTE_PANEL / 2) {
+    vst1_s8(to, vget_low_s8(codes));
+  } else {
+    int8_t each[SUBBYTE_PANEL];
+    vst1q_s8(each, codes);
+    for (int32_t c = 0; c < channels; ++c) {
+      to[c] = each[c];
+    }
+  }
+}
 
 FUNCTION void finish_int8(const subbyte_epilogue *epilogue, int32_t first, int32_t channels, int32_t rows,
                           const int32_t *input_sums, const int32_t *sums, void *output) {

@@ -196,17 +196,24 @@ void subbyte_portable_window_sums(const int8_t *weights, int32_t panels, const s
 
 void subbyte_portable_convolve(const subbyte_block *block) {
   const subbyte_epilogue *epilogue = block->epilogue;
-  const int32_t panels = subbyte_whole_panels(block->channels) / SUBBYTE_PANEL;
-  subbyte_windows windows = {.offsets = block->offsets, .runs = block->runs, .quads = block->quads};
-  for (int32_t position = 0; position < block->count; position += SUBBYTE_WINDOWS) {
+  const subbyte_isa *isa = block->isa;
+  const int32_t most = block->is_depthwise ? (int32_t)SUBBYTE_ROWS : (int32_t)SUBBYTE_WINDOWS;
+  subbyte_windows windows = {
+      .offsets = block->offsets, .runs = block->runs, .quads = block->quads, .channels = block->channels};
+  for (int32_t position = 0; position < block->count; position += most) {
     int32_t sums[SUBBYTE_WINDOWS * SUBBYTE_TILE];
-    windows.rows = subbyte_smaller(block->count - position, SUBBYTE_WINDOWS);
+    windows.rows = subbyte_smaller(block->count - position, most);
     for (int32_t row = 0; row < windows.rows; ++row) {
       windows.x[row] = block->strip + block->positions[position + row];
     }
-    block->isa->window_sums(block->weights, panels, &windows, block->start, sums);
-    block->isa->finish[epilogue->rule](epilogue, block->first, block->channels, windows.rows, NULL, sums,
-                                       block->output + (ptrdiff_t)epilogue->output_channels * position);
+    if (block->is_depthwise) {
+      isa->depthwise_sums(block->weights, &windows, block->start, sums);
+    } else {
+      isa->window_sums(block->weights, subbyte_whole_panels(block->channels) / SUBBYTE_PANEL, &windows, block->start,
+                       sums);
+    }
+    isa->finish[epilogue->rule](epilogue, block->first, block->channels, windows.rows, NULL, sums,
+                                block->output + (ptrdiff_t)epilogue->output_channels * position);
   }
 }
 
