@@ -62,6 +62,8 @@ EXPORTED = (
     "subbyte_conv_2d_scratch",
     "convolve_fitted",
 )
+#: In C, for programs without a C library.
+SUPPORT = (ROOT / "tests/c/fitted.c", ROOT / "tests/c/freestanding.c")
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +72,7 @@ def programs() -> dict[tuple[str, ...], Path]:
     # Without a C library: zig would compile a whole one for each target first, which takes minutes.
     options = ["-std=c11", "-O2", "-ffp-contract=off", "-static", "-nostdlib", "-fno-sanitize=all"]
     options += ["-I", INCLUDE, "-I", ROOT / "tests/c/linux", *(f"-Wl,-u,{name}" for name in EXPORTED)]
-    sources = [*core_sources(), ROOT / "tests/c/arm.c", ROOT / "tests/c/freestanding.c"]
+    sources = [*core_sources(), ROOT / "tests/c/arm.c", *SUPPORT]
     return {flags: compile_once([*flags, *options, *sources], ZIG) for flags in (AARCH64, ARMV7)}
 
 

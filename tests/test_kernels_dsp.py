@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compilers import INCLUDE, ROOT, STRICT, ZIG, compile_once, core_sources
+from compilers import INCLUDE, STRICT, ZIG, compile_once, core_sources
 from emulator import CORTEX_M4, CORTEX_M33, Processor, Program
 from models import random_layer
 from test_kernels_arm import (
     EXPORTED,
+    SUPPORT,
     Variant,
     test_16_bit_activations,
     test_any_convolution,
@@ -38,7 +39,7 @@ CASES = {"cortex-m4": (CORTEX_M4, "-O3"), "cortex-m33": (CORTEX_M33_DSP, "-Os")}
 def build(processor: Processor, level: str) -> Path:
     options = [*STRICT, level, "-g", "-ffreestanding", "-nostdlib", "-fno-sanitize=all", "-ffp-contract=off"]
     options += ["-I", INCLUDE, *(f"-Wl,-u,{name}" for name in EXPORTED)]
-    return compile_once([*processor.flags, *options, *core_sources(), ROOT / "tests/c/freestanding.c"], ZIG)
+    return compile_once([*processor.flags, *options, *core_sources(), *SUPPORT], ZIG)
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,10 @@ INLINE int32x4_t total(const sums *sums) {
                       vpadd_s32(vget_low_s32(pairs[1]), vget_high_s32(pairs[1])));
 }
 
+#if defined(__aarch64__)
+#define WHOLE_PANELS
+#include "neon_dense.h"
+#endif
 #include "neon.h"
 #include "neon_finish.h"
 

@@ -4,6 +4,7 @@
 //   sums                   of 4 channels and a row
 //   clear(), multiply(), widen(), total()   of them
 //   strides_until_widen()  how many strides of inputs they take
+//   WHOLE_PANELS           and add_whole_panel(), where it has a loop for a row and a panel of 1, 2 or 4 bits
 //   VECTORS, ROWS          how many it has registers for: VECTORS of 4 channels and one row, or a vector and ROWS
 #ifndef SUBBYTE_NEON_H
 #define SUBBYTE_NEON_H
@@ -249,6 +250,13 @@ INLINE void add_panel(const subbyte_panels *panels, int32_t panel, const subbyte
 // One row. The last panel takes half the registers where they are enough.
 INLINE void add_row(const subbyte_panels *panels, int32_t panel, const subbyte_inputs *inputs, int row, int bits,
                     int is_codebook, int32_t *to) {
+#if defined(WHOLE_PANELS)
+  const int plane = bits == 4 ? 1 : bits == 2 ? 2 : 3;
+  if ((bits == 4 || bits == 2 || bits == 1) && !is_codebook && subbyte_panel_channels(panels, panel) == SUBBYTE_PANEL) {
+    add_whole_panel(panels->planes[plane] + panels->steps[plane] * (size_t)panel, inputs, row, bits, to);
+    return;
+  }
+#endif
   if (subbyte_panel_channels(panels, panel) <= CHANNELS * VECTORS / 2 && !is_codebook) {
     add_panel(panels, panel, inputs, row, (shape){bits, is_codebook, VECTORS / 2, 1}, to);
   } else {
