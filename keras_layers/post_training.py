@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from .float_graph import FloatGraph, Tensor
 from .kernel_layer import KernelLayer
+from .progress import progress
 from .quantize import Twin, build_twin
 from .recipe import Recipe
 from .stages import set_stage
@@ -80,20 +82,25 @@ def quantize_post_training(model: tf.keras.Model, calibration: Any, recipe: Reci
     assert twin.calibration is not None, "build_twin has checked it"
     inputs = [tf.constant(array) for array in twin.calibration]
     floating = _Floating(twin, inputs)
-    layers = _correct_biases(twin, inputs, floating)
     quantized = FloatGraph.of(twin.model)
-    ends = set(quantized.output_tensors)
-    found = {
-        (number, i): output.numpy()
-        for number, outputs in quantized.run(inputs)
-        for i, output in enumerate(outputs)
-        if (number, i) in ends
-    }
+    with progress("quantize_post_training", 2 * len(quantized.calls)) as done:
+        layers = _correct_biases(twin, quantized, inputs, floating, done)
+        found = _ends(quantized, inputs, done)
     pairs = [
         (floating[ours], found[theirs])
         for ours, theirs in zip(twin.graph.output_tensors, quantized.output_tensors, strict=True)
     ]
     return PostTraining(twin.model, layers, _sqnr_db(pairs), _same_top(pairs), twin.left, len(inputs[0]))
+
+
+def _ends(graph: FloatGraph, inputs: list[Any], done: Callable[[], None]) -> dict[Tensor, np.ndarray]:
+    """What a model gives, by tensor."""
+    ends = set(graph.output_tensors)
+    found: dict[Tensor, np.ndarray] = {}
+    for number, outputs in graph.run(inputs):
+        found |= {(number, i): output.numpy() for i, output in enumerate(outputs) if (number, i) in ends}
+        done()
+    return found
 
 
 class _Floating:
@@ -112,11 +119,14 @@ class _Floating:
         return self._held[tensor] if tensor in self._ends else self._held.pop(tensor)
 
 
-def _correct_biases(twin: Twin, inputs: list[Any], expected: _Floating) -> list[LayerError]:
-    graph = FloatGraph.of(twin.model)
+def _correct_biases(
+    twin: Twin, graph: FloatGraph, inputs: list[Any], expected: _Floating, done: Callable[[], None]
+) -> list[LayerError]:
+    """Corrects the layers of `graph`, the quantized model, one after the other, and says what noise is left."""
     uses: dict[str, int] = {}
     errors = []
     for number, outputs in graph.run(inputs):
+        done()
         layer = graph.calls[number].layer
         if not isinstance(layer, KernelLayer):
             continue
