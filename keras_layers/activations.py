@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from . import markers, numerics, stages
@@ -14,6 +15,8 @@ from . import markers, numerics, stages
 RANGE = "moving_maximum"
 #: A range that has seen no data yet: it bounds nothing.
 UNSEEN = 2.0**30
+#: Name of the variable that holds a range that does not move: (lowest, largest value).
+FIXED_RANGE = "fixed_range"
 
 
 def code_range(bits: int, signed: bool) -> tuple[float, float]:
@@ -32,7 +35,7 @@ class ActivationQuantizer(tf.keras.layers.Layer):
 
     arXiv 2207.06920, section 4.3: the bound is the range rule. It holds in both stages, so that stage 2 finds the range
     it needs. Where the scale is a power of two (the default), Keras computes what the deployed model computes, bit for
-    bit.
+    bit. The range is one of the layer's weights: a layer that is given another's weights has that one's range.
 
     Args:
         max_value: end of the range. Signed codes reach from -max_value to just below max_value, unsigned ones from 0.
@@ -80,9 +83,36 @@ class ActivationQuantizer(tf.keras.layers.Layer):
         if self.momentum is not None:
             start = tf.keras.initializers.Constant(UNSEEN if self.max_value is None else self.max_value)
             self.moving_maximum = self.add_weight(name=RANGE, shape=(), initializer=start, trainable=False)
+        else:
+            self.fixed_range = self.add_weight(
+                name=FIXED_RANGE,
+                shape=(2,),
+                initializer=lambda shape, dtype=None: tf.constant(self._range, dtype or tf.float32),
+                trainable=False,
+            )
         self.built = True
 
+    @property
+    def _range(self) -> tuple[float, float]:
+        """Where `max_value` fixes it."""
+        return -self.max_value if self.signed else 0.0, self.max_value
+
+    def load_own_variables(self, store: Any) -> None:
+        super().load_own_variables(store)
+        self._follow_weights()
+
+    def _follow_weights(self) -> None:
+        """Lets the arguments be those of a range that came with weights, since it decides on what is deployed."""
+        if self.momentum is not None or tf.distribute.has_strategy():
+            return
+        with tf.init_scope():
+            found = self.fixed_range.numpy() if tf.executing_eagerly() else np.asarray(self._range, np.float32)
+        if not np.array_equal(found, np.asarray(self._range, np.float32)):
+            self.signed, self.max_value = bool(found[0] < 0), float(found[1])
+
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        if not training:
+            self._follow_weights()
         inputs = tf.cast(inputs, tf.float32)  # lookups of Keras 3 give integers where they say float
         if training:
             scale = self._scale(inputs, training=True)
@@ -122,22 +152,47 @@ class ActivationQuantizer(tf.keras.layers.Layer):
         return 8 if self.bits <= 8 else 16
 
     def _scale(self, inputs: tf.Tensor, training: bool) -> tf.Tensor | float:
-        high_code = code_range(self.bits, self.signed)[1]
+        if self._is_number:
+            return self._fixed_scale()
+        high_code = self._codes(self.bits)[1]
         steps = high_code + 1 if self.power_of_two else high_code
         if self.momentum is None:
-            scale = self.max_value / steps
-            return 2.0 ** math.ceil(math.log2(scale)) if self.power_of_two else scale
+            scale, floor = tf.convert_to_tensor(self.fixed_range)[1] / steps, 2.0**-100
+        else:
+            scale, floor = tf.maximum(self._followed(inputs, training), 2.0**-20) / steps, 2.0**-20
+        return numerics.power_of_two_above(scale, floor) if self.power_of_two else scale
+
+    @property
+    def _is_number(self) -> bool:
+        """Whether the range is what its weight is now: numbers leave no names in the graph that is converted."""
+        return self.momentum is None and markers.is_tracing()
+
+    def _fixed_scale(self) -> float:
+        """`_scale` of a range that does not move, as a number."""
+        end = code_range(self.bits, self.signed)[1]
+        scale = self.max_value / (end + 1 if self.power_of_two else end)
+        return 2.0 ** math.ceil(math.log2(scale)) if self.power_of_two else scale
+
+    def _followed(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
+        """The end of a range that follows the data."""
         limit = tf.convert_to_tensor(self.moving_maximum)
-        if training:
+        if training and self.momentum is not None:
             largest = tf.stop_gradient(tf.reduce_max(tf.abs(inputs)))
             limit = tf.where(limit < UNSEEN, limit + (1 - self.momentum) * (largest - limit), largest)
             self.moving_maximum.assign(limit)
-        scale = tf.maximum(limit, 2.0**-20) / steps
-        return numerics.power_of_two_above(scale) if self.power_of_two else scale
+        return limit
+
+    def _codes(self, bits: int) -> tuple[tf.Tensor | float, tf.Tensor | float]:
+        """See `code_range`; signed or not as the layer's weights have it."""
+        if self.momentum is not None or self._is_number:
+            return code_range(bits, self.signed)
+        is_signed = tf.convert_to_tensor(self.fixed_range)[0] < 0
+        low, high = zip(code_range(bits, signed=True), code_range(bits, signed=False), strict=True)
+        return tf.where(is_signed, *low), tf.where(is_signed, *high)
 
     def _bounds(self, scale: tf.Tensor | float) -> tuple[tf.Tensor | float, tf.Tensor | float]:
         """Ends of the range, as numbers that codes stand for."""
-        low_code, high_code = code_range(self.bits, self.signed)
+        low_code, high_code = self._codes(self.bits)
         return low_code * scale, high_code * scale
 
     def _clamp_inside_container(self, x: tf.Tensor, low: tf.Tensor | float, high: tf.Tensor | float) -> tf.Tensor:
@@ -151,10 +206,7 @@ class ActivationQuantizer(tf.keras.layers.Layer):
 
     def _carry_range(self, x: tf.Tensor, scale: tf.Tensor | float) -> tf.Tensor:
         """Tells TensorFlow's converter scale and zero point; values on the grid pass unchanged."""
-        if self._container_bits == 16:
-            low, high = -32768.0, 32767.0
-        else:
-            low, high = (-128.0, 127.0) if self.signed else (0.0, 255.0)
+        low, high = (-32768.0, 32767.0) if self._container_bits == 16 else self._codes(8)
         return tf.quantization.fake_quant_with_min_max_vars(x, low * scale, high * scale, num_bits=self._container_bits)
 
     def _to_grid(self, x: tf.Tensor, low: tf.Tensor, high: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
@@ -206,11 +258,15 @@ class ClippedReLU(ActivationQuantizer):
 
     def _bounds(self, scale: tf.Tensor | float) -> tuple[tf.Tensor | float, tf.Tensor | float]:
         low, high = super()._bounds(scale)
-        return (low, high) if self.momentum is not None else (low, min(high, self.max_value))
+        if self._is_number:
+            return low, min(high, self.max_value)
+        if self.momentum is None:
+            high = tf.minimum(high, tf.convert_to_tensor(self.fixed_range)[1])
+        return low, high
 
     def _clamp_inside_container(self, x: tf.Tensor, low: tf.Tensor | float, high: tf.Tensor | float) -> tf.Tensor:
         largest = code_range(self._container_bits, signed=False)[1]
-        if self.momentum is None and self.max_value < largest * self._scale(x, training=False):
+        if self.momentum is None and self.max_value < largest * self._fixed_scale():
             x = tf.minimum(x, high)
         return super()._clamp_inside_container(x, low, high)
 

@@ -52,6 +52,11 @@ def tracing(converts: bool) -> Iterator[Trace]:
         _trace.reset(token)
 
 
+def is_tracing() -> bool:
+    """Whether a `Trace` is made, for which variables are what they are now."""
+    return _trace.get() is not None
+
+
 def tap(layer: str, output: tf.Tensor) -> None:
     """Hands an activation quantizer's output to the trace, if there is one."""
     trace = _trace.get()

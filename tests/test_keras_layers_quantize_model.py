@@ -370,3 +370,39 @@ def test_bad_input_gets_one_line(name, message):
     with warnings.catch_warnings(), pytest.raises(ValueError, match=message) as caught:
         ql.quantize_model(model, recipe, calibration)
     assert "\n" not in str(caught.value)
+
+
+LOADS = {
+    "weights file": lambda one, other, path: (
+        one.save_weights(path / "one.weights.h5"),
+        other.load_weights(path / "one.weights.h5"),
+    ),
+    "model file": lambda one, other, path: (one.save(path / "one.keras"), other.load_weights(path / "one.keras")),
+    "arrays": lambda one, other, path: other.set_weights(one.get_weights()),
+}
+
+
+@pytest.mark.parametrize("load", LOADS)
+@pytest.mark.parametrize("seen", [lambda x: 10 * x, np.abs])
+def test_ranges_come_with_weights(load, seen, tmp_path):
+    """A twin that was calibrated otherwise becomes the one whose weights it is given, after it was traced, too."""
+    tf.keras.utils.set_random_seed(0)
+    model = tf.keras.Sequential(
+        [tf.keras.Input((8,)), tf.keras.layers.Dense(8, "relu6"), tf.keras.layers.Dense(3, name="last")]
+    )
+    x = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
+    one, other = ql.quantize_model(model, None, x), ql.quantize_model(model, None, seen(x))
+    ql.set_stage(one, 2)
+    ql.set_stage(other, 2)
+    expected = one.predict(x, verbose=0)
+    assert (other.predict(x, verbose=0) != expected).any()
+    LOADS[load](one, other, tmp_path)
+    np.testing.assert_array_equal(other.predict(x, verbose=0), expected)
+    np.testing.assert_array_equal(other(x), expected)
+    configs = [
+        [(layer.max_value, layer.signed) for layer in twin.layers if hasattr(layer, "max_value")]
+        for twin in (one, other)
+    ]
+    assert configs[0] == configs[1]
+    other.save(tmp_path / "other.keras")
+    np.testing.assert_array_equal(tf.keras.models.load_model(tmp_path / "other.keras")(x), expected)
