@@ -27,7 +27,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 KERAS_TESTS := $(wildcard tests/test_keras_layers_*.py) $(patsubst %,tests/test_converter_%.py,nets models conv) \
   tests/test_converter_command.py::TestConsoleScript tests/test_keyword_spotting_pipeline.py
 
-.PHONY: help demo test test-fast lint format bench paper paper-quick accuracy tfmot accelerator fuzz test-arm64 test-wheels test-oldest clean
+.PHONY: help demo test test-fast lint format bench bench-arm paper paper-quick accuracy tfmot accelerator fuzz test-arm64 test-wheels test-oldest clean
 
 help:
 	@grep -hoE '^[a-z-]+:.*## .*' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -91,6 +91,10 @@ fuzz: $(READY) ## coverage-guided fuzzing of the kernels for FUZZ_SECONDS; needs
 	$(BIN)/python tests/fuzz_kernels.py $(FUZZ_SECONDS)
 
 ARM64_PYTHON ?= ../shared/tools/arm64-python
+bench-arm: $(READY) ## instructions of whole networks on emulated Arm cores, stock and packed: an hour; needs root for apt
+	@test -x $(ARM64_PYTHON) || { echo "no $(ARM64_PYTHON): set ARM64_PYTHON to a Python for arm64" >&2; exit 1; }
+	$(BIN)/python -m benchmarks.arm_interpreter $(ARM64_PYTHON) --write docs/benchmarks.md
+
 test-arm64: $(READY) ## packed models in the stock interpreter on an emulated Arm machine; needs root for apt
 	@test -x $(ARM64_PYTHON) || { echo "no $(ARM64_PYTHON): set ARM64_PYTHON to a Python for arm64" >&2; exit 1; }
 	$(BIN)/python tests/arm64_end_to_end.py $(ARM64_PYTHON)
