@@ -136,18 +136,7 @@ class Conversion:
         """Reads and lifts `model`; see `convert`."""
         check_io(io)
         check_preference(prefer)
-        for name, width in (("bits", bits), ("first_last_bits", first_last_bits)):
-            if width is not None and width not in range(1, 9):
-                raise ConversionError(f"{name} must be 1 to 8, not {width}")
-        if calibration is None:
-            source = read_source(model)
-        else:
-            source = quantized_source(model, bits, first_last_bits, calibration)
-        if bits is not None and calibration is None and source.reference is not None:
-            raise ConversionError(
-                "--bits requantizes an int8 .tflite, or a float Keras model together with --calibration; a model with "
-                "subbyte layers has their widths: give those to their kernel_quantizer"
-            )
+        source = _read(model, bits, first_last_bits, calibration)
         requantized = bits if calibration is None else None
         graph = Graph.read(source.tflite, source.name)
         graph.layer_names = source.layer_names
@@ -268,6 +257,22 @@ class Conversion:
             if any(self.graph.tensor(int(output)).type == TensorType.FLOAT32 for output in op.outputs):
                 notes.append(Note(layer_name(self.graph, op), f"runs in float ({kind}){mend}"))
         return lines(notes)
+
+
+def _read(model: Any, bits: int | None, first_last_bits: int, calibration: Any) -> Source:
+    """The source of a model. Raises ConversionError for bits that do not exist or do not fit the kind of model."""
+    for name, width in (("bits", bits), ("first_last_bits", first_last_bits)):
+        if width is not None and width not in range(1, 9):
+            raise ConversionError(f"{name} must be 1 to 8, not {width}")
+    if calibration is not None:
+        return quantized_source(model, bits, first_last_bits, calibration)
+    source = read_source(model)
+    if bits is not None and source.reference is not None:
+        raise ConversionError(
+            "--bits requantizes an int8 .tflite, or a float Keras model together with --calibration; a model with "
+            "subbyte layers has their widths: give those to their kernel_quantizer"
+        )
+    return source
 
 
 def _io(io: str | None, is_keras: bool) -> str:

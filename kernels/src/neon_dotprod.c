@@ -101,12 +101,7 @@ INLINE void add_quad(const int8_t *weights, const int8x16_t x[MOST_WINDOWS], int
   }
 }
 
-INLINE void add_windows(const job *job, const int32_t *at, int positions, int vectors, int is_wide,
-                        int32x4_t totals[MOST_WINDOWS][4]) {
-  (void)is_wide;
-  const subbyte_block *block = job->block;
-  const int8_t *weights = job->weights, *from[MOST_WINDOWS];
-  int8x16_t x[MOST_WINDOWS];
+INLINE void start_totals(const job *job, int positions, int vectors, int32x4_t totals[MOST_WINDOWS][4]) {
   UNROLL
   for (int p = 0; p < positions; ++p) {
     UNROLL
@@ -114,6 +109,15 @@ INLINE void add_windows(const job *job, const int32_t *at, int positions, int ve
       totals[p][v] = vld1q_s32(job->biases + 4 * v);
     }
   }
+}
+
+INLINE void add_windows(const job *job, const int32_t *at, int positions, int vectors, int is_wide,
+                        int32x4_t totals[MOST_WINDOWS][4]) {
+  (void)is_wide;
+  const subbyte_block *block = job->block;
+  const int8_t *weights = job->weights, *from[MOST_WINDOWS];
+  int8x16_t x[MOST_WINDOWS];
+  start_totals(job, positions, vectors, totals);
 #pragma GCC unroll 1
   for (int32_t run = 0; run < block->runs; ++run) {
     const int8_t *strip = block->strip + block->offsets[run];
