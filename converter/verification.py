@@ -284,6 +284,7 @@ def _compare_layers(conversion: Conversion, pair: _Pair, targets: tuple[str, str
     ]
     if conversion.source.reference is None or untested(conversion):
         return comparisons
+    del others  # every tensor of the model, for all samples
     keras = conversion.source.reference(pair.feed.joined())
     return comparisons + [
         compare(point.name, "Keras", rows, point.end.array(keras[point.in_keras]), bound and point.bound)
