@@ -5,6 +5,7 @@ Every model has one interpreter, and the samples are fed in order: what keeps a 
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,10 @@ def load_inputs(path: Path, conversion: Conversion) -> dict[str, np.ndarray]:
     if missing:
         raise ConversionError(f"{path} has no array {missing[0]!r}: it holds {', '.join(arrays) or 'nothing'}")
     return {name: arrays[name] for name in names}
+
+
+#: Floats that Keras gives at once: 256 MB.
+_MOST_VALUES = 2**26
 
 
 def feed(conversion: Conversion, inputs: Any) -> Feed:
@@ -285,9 +290,26 @@ def _compare_layers(conversion: Conversion, pair: _Pair, targets: tuple[str, str
     if conversion.source.reference is None or untested(conversion):
         return comparisons
     del others  # every tensor of the model, for all samples
-    keras = conversion.source.reference(pair.feed.joined())
+    in_keras = _in_keras(conversion, points, pair.feed.joined())
     return comparisons + [
-        compare(point.name, "Keras", rows, point.end.array(keras[point.in_keras]), bound and point.bound)
-        for point, rows in zip(points, ours, strict=True)
-        if point.in_keras in keras
+        compare(point.name, "Keras", rows, in_keras[place], bound and point.bound)
+        for place, (point, rows) in enumerate(zip(points, ours, strict=True))
+        if place in in_keras
     ]
+
+
+def _in_keras(conversion: Conversion, points: list[_Point], inputs: dict[str, np.ndarray]) -> dict[int, np.ndarray]:
+    """What Keras gives at the points that it has, in codes, by their places.
+
+    Floats of every tensor of a large model take far more than the model: few samples are computed at once.
+    """
+    assert conversion.source.reference is not None
+    values = sum(math.prod(conversion.graph.shape(point.tensor)) for point in points)
+    size, samples = max(1, _MOST_VALUES // max(1, values)), len(next(iter(inputs.values())))
+    found: dict[int, list[np.ndarray]] = {}
+    for start in range(0, samples, size):
+        outputs = conversion.source.reference({name: x[start : start + size] for name, x in inputs.items()})
+        for place, point in enumerate(points):
+            if point.in_keras in outputs:
+                found.setdefault(place, []).append(point.end.array(outputs[point.in_keras]))
+    return {place: np.concatenate(parts) if len(parts) > 1 else parts[0] for place, parts in found.items()}

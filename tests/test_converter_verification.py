@@ -13,9 +13,10 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from nets import small_net
 from tflite_corpus import FORMS, convert, edited, few_values
 
-from subbyte.converter import ConversionError, packed_target
+from subbyte.converter import ConversionError, packed_target, verification
 from subbyte.converter.bounds import Bound
 from subbyte.converter.comparison import compare, compare_outputs
 from subbyte.converter.conversion import Conversion
@@ -363,3 +364,20 @@ def test_outputs_of_other_types_are_compared_in_codes():
         step = 0.5 if array.dtype == np.int8 else 1.0
         assert wrong.sqnr_db == pytest.approx(10 * np.log10((64**2 + 3**2) / (3 * step**2)))
         assert wrong.same_top == 1.0
+
+
+def test_keras_computes_few_samples_of_a_large_model_at_once(monkeypatch):
+    """Where there is room for what five samples give, twelve take three calls and are compared alike."""
+    conversion = Conversion.start(small_net(width=40))
+    x = np.random.default_rng(0).normal(size=(12, *small_net().inputs[0].shape[1:])).astype(np.float32)
+    whole, asked, reference = verify(conversion, x), [], conversion.source.reference
+
+    def counted(batch):
+        asked.append(len(next(iter(batch.values()))))
+        return reference(batch)
+
+    conversion.source = replace(conversion.source, reference=counted)
+    values = sum(comparison.codes for comparison in whole if comparison.against == "Keras") // len(x)
+    monkeypatch.setattr(verification, "_MOST_VALUES", 5 * values)
+    assert verify(conversion, x) == whole
+    assert asked == [5, 5, 2]
