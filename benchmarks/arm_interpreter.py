@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.compilers import INCLUDE, SOURCES, ZIG, compile_c
+from tests.compilers import compile_arm64_plug_in
 
 from .conv_networks import ConvNetwork, ds_cnn, float_tflite, resnet8, tc_resnet8
 from .networks import PackedFormat
@@ -156,14 +156,6 @@ def table(found: Mapping[tuple[str, str], Mapping[str, float]]) -> str:
     return markdown_table(["network, core", *formats], rows)
 
 
-def compile_plug_in(folder: Path) -> Path:
-    """The plug-in of this tree, for 64-bit Arm."""
-    library = folder / "libsubbyte_delegate.so"
-    flags = ["-target", "aarch64-linux-gnu.2.27", "-std=c11", "-O3", "-ffp-contract=off", "-fno-sanitize=all"]
-    compile_c([*flags, "-shared", "-fPIC", "-I", INCLUDE, *sorted(SOURCES.glob("*.c")), "-o", library], ZIG)
-    return library
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("python", type=Path, metavar="ARM64_PYTHON", help="runs a Python script on an emulated core")
@@ -179,7 +171,7 @@ def main() -> None:
     found = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        plug_in = compile_plug_in(folder)
+        plug_in = compile_arm64_plug_in(folder)
         for network in arguments.networks:
             for core in arguments.cores:
                 machine = Machine(arguments.python, core, folder, plug_in)

@@ -105,7 +105,7 @@ def from_keras(model: Any) -> Source:
         model.name,
         tuple(names),
         _in_batches(reference, 256),
-        layer_names=tuple(layer.name for layer in _layers(model)),
+        layer_names=tuple(_layer_names(model)),
         constants=tuple(constants),
     )
 
@@ -210,11 +210,11 @@ def check_stage(variables: Any) -> None:
         )
 
 
-def _layers(layer: Any) -> Iterator[Any]:
-    """The layers in a model, at any depth."""
+def _layer_names(layer: Any) -> Iterator[str]:
+    """Names of the layers in a model, at any depth."""
     for inner in (*getattr(layer, "layers", ()), *filter(None, [getattr(layer, "layer", None)])):
-        yield inner
-        yield from _layers(inner)
+        yield inner.name
+        yield from _layer_names(inner)
 
 
 def _resources(model: Any, concrete: Any) -> Any:
@@ -225,28 +225,16 @@ def _resources(model: Any, concrete: Any) -> Any:
     """
     import tensorflow as tf
 
+    from subbyte.keras_layers import layer_state
+
     module = tf.Module()
     weights = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
     variables = {id(variable.handle): variable for variable in (*weights, *concrete.variables)}
     read = {id(tensor) for tensor in concrete.captured_inputs}
     module.variables_of_graph = [variable for handle, variable in variables.items() if handle in read]
-    held = [value for layer in _layers(model) for value in _held(layer)]
+    held = [value for _, layer in layer_state.parts(model) for value in vars(layer).values()]
     module.tables = [value for value in held if isinstance(value, tf.saved_model.experimental.TrackableResource)]
     return module
-
-
-def _held(layer: Any) -> Iterator[Any]:
-    """What a layer has as attributes, and what the layers among these have."""
-    import tensorflow as tf
-
-    seen, waiting = set(), [layer]
-    while waiting:
-        holder = waiting.pop()
-        if id(holder) not in seen:
-            seen.add(id(holder))
-            values = list(vars(holder).values())
-            yield from values
-            waiting += [value for value in values if isinstance(value, tf.keras.layers.Layer)]
 
 
 def _input_structure(model: Any) -> Any:

@@ -29,6 +29,9 @@ from .targets import TARGETS, find_target
 #: So many samples are read of what gives them piece by piece and need not end.
 MOST_SAMPLES = 10_000
 
+#: Floats that Keras gives at once: 256 MB.
+_MOST_VALUES = 2**26
+
 #: Ops that give something else each time.
 _RANDOM = ("RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL", "STABLEHLO_RNG_BIT_GENERATOR")
 
@@ -56,10 +59,6 @@ def load_inputs(path: Path, conversion: Conversion) -> dict[str, np.ndarray]:
     if missing:
         raise ConversionError(f"{path} has no array {missing[0]!r}: it holds {', '.join(arrays) or 'nothing'}")
     return {name: arrays[name] for name in names}
-
-
-#: Floats that Keras gives at once: 256 MB.
-_MOST_VALUES = 2**26
 
 
 def feed(conversion: Conversion, inputs: Any) -> Feed:

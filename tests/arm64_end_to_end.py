@@ -15,14 +15,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from compilers import INCLUDE, SOURCES, ZIG, compile_c
+from compilers import compile_arm64_plug_in
 from models import chain, random_layer
 
 from subbyte.kernels import reference
 
 ISAS = ("neon_dotprod", "neon", "portable")
 
-# Arguments: plug-in, model, samples, instruction sets. XNNPACK, the default delegate, does not run in the emulator.
+# Arguments: plug-in, model, samples, instruction sets. `benchmarks/arm_interpreter.py` has XNNPACK beside the plug-in.
 CHILD = """
 import os, sys
 import numpy as np
@@ -72,10 +72,7 @@ def main(arm64_python: Path) -> int:
         folder = Path(name)
         write_case(folder)
         (folder / "child.py").write_text(CHILD)
-        library = folder / "libsubbyte_delegate.so"
-        flags = ["-target", "aarch64-linux-gnu.2.27", "-std=c11", "-O3", "-ffp-contract=off", "-fno-sanitize=all"]
-        compile_c([*flags, "-shared", "-fPIC", "-I", INCLUDE, *sorted(SOURCES.glob("*.c")), "-o", library], ZIG)
-        files = [folder / "child.py", library, folder / "model.tflite", folder / "samples.npz"]
+        files = [folder / "child.py", compile_arm64_plug_in(folder), folder / "model.tflite", folder / "samples.npz"]
         return subprocess.run([str(arm64_python), *map(str, files), *ISAS], check=False).returncode
 
 

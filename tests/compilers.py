@@ -84,3 +84,11 @@ def version(compiler: str) -> str:
 def stand_in() -> Path:
     """A library of the core whose AVX-VNNI uses the same operation of AVX-512, where a machine has only that."""
     return compile_once(["-std=c11", "-O1", "-DSUBBYTE_AVXVNNI_IN_AVX512", "-shared", "-fPIC", *core_sources()])
+
+
+def compile_arm64_plug_in(folder: Path) -> Path:
+    """The plug-in of this tree for 64-bit Arm, in a folder."""
+    library = folder / "libsubbyte_delegate.so"
+    flags = ["-target", "aarch64-linux-gnu.2.27", "-std=c11", "-O3", "-ffp-contract=off", "-fno-sanitize=all"]
+    compile_c([*flags, "-shared", "-fPIC", "-I", INCLUDE, *sorted(SOURCES.glob("*.c")), "-o", library], ZIG)
+    return library
