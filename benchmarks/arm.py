@@ -73,7 +73,9 @@ class Machine:
     int8: str = "int8_layer"
 
 
-ARMV7 = Machine("neon", ("-target", "arm-linux-musleabihf", "-mcpu=cortex_a7"), CORTEX_A7, "armv7", "+neon,+vfp4", {})
+ARMV7 = Machine(
+    "neon", ("-target", "arm-linux-musleabihf", "-mcpu=cortex_a7"), CORTEX_A7, "armv7", "+neon,+vfp4,+hwdiv-arm", {}
+)
 ARMV8 = Machine(
     "neon",
     ("-target", "aarch64-linux-musl"),

@@ -233,3 +233,8 @@ INT8_LAYER(int8_layer, multiply_int8)
 #if defined(__aarch64__)
 __attribute__((target("arch=armv8.2-a+dotprod"))) INT8_LAYER(int8_layer_dotprod, multiply_int8_dotprod)
 #endif
+
+    // The C library starts it; the emulator calls the functions themselves.
+    int main(void) {
+  return 0;
+}
